@@ -56,7 +56,7 @@ test-all: ## every test, in parts; goes on where it was ended (PARTS="mesh alone
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
 
-gateway-conformance: ## the Gateway API's own conformance suite, profiles MESH-HTTP and MESH-GRPC, 25 min (TEST=MeshHTTPRouteWeight)
+gateway-conformance: ## the Gateway API's own conformance suite, for the mesh and for Gateways, 35 min (TEST=HTTPRouteWeight)
 	@e2e/gateway_conformance/run $(TEST)
 
 eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
@@ -89,7 +89,7 @@ attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 f
 attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
 	@e2e/interop/run control-plane --page $(CURDIR)/evidence/attacks-control-plane.md
 
-bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
+bench: ## what the proxy costs beside Envoy, 31 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" exec bench/run full
 
 bench-quick: ## the same in 5 min, with fewer measures

@@ -14,10 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
+use wire::capability::Capabilities;
 use wire::names::{self, Name};
 use wire::v1::control_server::{Control, ControlServer};
 use wire::{convert, v1};
 
+use crate::edge;
 use crate::namespaces::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespaces};
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
 use crate::sections;
@@ -131,6 +133,7 @@ async fn serve(
     let control = StandIn {
         authority,
         controller,
+        of_gateway: edge::of_gateway()?.into(),
     };
     Server::builder()
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_LIMIT))
@@ -142,6 +145,8 @@ async fn serve(
 struct StandIn {
     authority: Arc<Authority>,
     controller: Controller,
+    /// Sent to a Gateway, which comes as the client.
+    of_gateway: Arc<[v1::Resource]>,
 }
 
 #[async_trait]
@@ -186,6 +191,7 @@ impl Control for StandIn {
             request.into_inner(),
             outbox,
             self.controller.clone(),
+            self.of_gateway.clone(),
         );
         tokio::spawn(talk);
         Ok(Response::new(ReceiverStream::new(batches)))
@@ -211,6 +217,7 @@ async fn talk(
     mut messages: Streaming<v1::FromProxy>,
     outbox: mpsc::Sender<Result<v1::ToProxy, Status>>,
     controller: Controller,
+    of_gateway: Arc<[v1::Resource]>,
 ) {
     let mut id = 0;
     let mut generations = controller.generation.subscribe();
@@ -239,7 +246,11 @@ async fn talk(
         let Ok(Some(message)) = message else { return };
         let (full, set) = match message.message {
             Some(v1::from_proxy::Message::Hello(hello)) => {
+                let capabilities = Capabilities::named(&hello.capabilities);
+                let is_gateway = of_gateway.iter().all(|one| capabilities.suffice_for(one));
+                let listeners = of_gateway.iter().filter(|_| is_gateway).cloned();
                 let own = std::iter::once(bundle.clone()).chain(resources::own(pod));
+                let own = own.chain(listeners);
                 (true, own.chain(described(&hello.destinations)).collect())
             }
             Some(v1::from_proxy::Message::Subscribe(change)) => (false, described(&change.add)),

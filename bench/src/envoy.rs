@@ -236,7 +236,7 @@ fn tcp_filter(cluster: &str) -> String {
     )
 }
 
-fn outbound_clusters(folder: &Path) -> String {
+pub(crate) fn outbound_clusters(folder: &Path) -> String {
     let server = SERVER_IP.to_string();
     let peers = [Pod::Server.identity()];
     let secured = |alpn| tls(folder, Side::Client, Pod::Client.name(), &peers, alpn);

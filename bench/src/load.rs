@@ -154,7 +154,7 @@ pub(crate) fn wrk(
     );
     let (host, url) = (
         format!("Host: {}", port.host()),
-        format!("http://{}{path}", system.target(port)),
+        format!("{}://{}{path}", port.scheme(), system.target(port)),
     );
     let mut line = vec!["wrk", "-t1", &connections, &seconds, "-H", &host];
     if !keep {

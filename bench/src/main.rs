@@ -11,6 +11,7 @@ mod book;
 mod chart;
 mod control;
 mod curves;
+mod edge;
 mod envoy;
 mod exchange;
 mod eyes;
@@ -157,7 +158,13 @@ fn systems(arguments: &Arguments, shared: &Shared) -> Result<Vec<System>> {
         kinds.retain(|(name, _)| only.split(',').any(|one| one == *name));
     }
     let (proxy, nginx) = (&arguments.proxy, &arguments.nginx);
-    let system = |(name, kind)| System::new(name, kind, proxy, nginx, &authority, &shared.0);
+    let system = |(name, kind)| -> Result<System> {
+        let mut system = System::new(name, kind, proxy, nginx, &authority, &shared.0)?;
+        if name == "weft" {
+            system.gateway.clone_from(&arguments.gateway);
+        }
+        Ok(system)
+    };
     kinds.into_iter().map(system).collect()
 }
 

@@ -411,6 +411,33 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
         ],
     ),
     (
+        "At the edge of the mesh, that process alone, HTTP/1.1 from 32 connections outside",
+        &[
+            row(
+                "cpu-edge",
+                "CPU for a request in plaintext",
+                "µs",
+                1,
+                less(0.6, 0.5, 1.0),
+            ),
+            row(
+                "cpu-edge-tls",
+                "CPU for a request in TLS",
+                "µs",
+                1,
+                less(0.6, 0.5, 1.0),
+            ),
+            row(
+                "rps-edge",
+                "highest rate in plaintext",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row("rps-edge-tls", "highest rate in TLS", "1/s", 0, Must::Shown),
+        ],
+    ),
+    (
         "Resident memory",
         &[
             row(

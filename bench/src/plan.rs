@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
     pub(crate) kind: RunKind,
     pub(crate) proxy: PathBuf,
     pub(crate) previous: Option<PathBuf>,
+    /// Weft's program at the edge of the mesh.
+    pub(crate) gateway: Option<PathBuf>,
     pub(crate) envoy: PathBuf,
     pub(crate) nginx: PathBuf,
     /// The archive of the proxy's image.
@@ -47,13 +49,14 @@ impl Arguments {
     pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let (mut kind, mut rounds) = (RunKind::Quick, PAIRED_ROUNDS);
         let (mut proxy, mut previous, mut envoy, mut nginx) = (None, None, None, None);
-        let mut image = None;
+        let (mut image, mut gateway) = (None, None);
         let (mut out, mut versions, mut only, mut measures) = (None, String::new(), None, None);
         for argument in arguments {
             match argument.split_once('=') {
                 Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
-                Some(("--previous", "")) => {}
+                Some(("--previous" | "--gateway", "")) => {}
                 Some(("--previous", path)) => previous = Some(PathBuf::from(path)),
+                Some(("--gateway", path)) => gateway = Some(PathBuf::from(path)),
                 Some(("--envoy", path)) => envoy = Some(PathBuf::from(path)),
                 Some(("--nginx", path)) => nginx = Some(PathBuf::from(path)),
                 Some(("--image", path)) => image = Some(PathBuf::from(path)),
@@ -75,6 +78,7 @@ impl Arguments {
             kind,
             proxy: proxy.context("--proxy= is missing")?,
             previous,
+            gateway,
             envoy: envoy.context("--envoy= is missing")?,
             nginx: nginx.context("--nginx= is missing")?,
             image,
@@ -102,6 +106,8 @@ pub(crate) struct Plan {
     pub(crate) at_most: Duration,
     /// Idle after a burst of connections, before memory is read again.
     pub(crate) calm: Duration,
+    /// Whether what stands at the edge of the mesh is measured.
+    pub(crate) edge: bool,
     measures: Option<Vec<String>>,
 }
 
@@ -126,6 +132,7 @@ impl Plan {
                 bodies: second(1),
                 at_most: second(120),
                 calm: second(1),
+                edge: true,
                 measures: measures(),
             },
             RunKind::Paired => Self {
@@ -136,6 +143,7 @@ impl Plan {
                 bodies: second(1),
                 at_most: second(100 * 60),
                 calm: second(0),
+                edge: false,
                 measures: measures(),
             },
             RunKind::Full => Self {
@@ -146,6 +154,7 @@ impl Plan {
                 bodies: second(2),
                 at_most: with_previous(second(36 * 60)),
                 calm: second(60),
+                edge: true,
                 measures: measures(),
             },
             RunKind::Quick => Self {
@@ -156,6 +165,7 @@ impl Plan {
                 bodies: second(1),
                 at_most: with_previous(second(6 * 60)),
                 calm: second(0),
+                edge: false,
                 measures: measures(),
             },
         }
@@ -171,7 +181,7 @@ impl Plan {
     /// What is on the list of the bench and is not measured in such a run.
     pub(crate) fn never(&self) -> impl Iterator<Item = &'static str> {
         let quick = [
-            "in the quick run: gRPC with empty messages, 10 KB by HTTP/1.1 at 1 and 128 connections, 4000 requests/s, eight TCP streams, new HTTP connections, memory after a burst and with many Services, scrapes, decisions alone",
+            "in the quick run: gRPC with empty messages, 10 KB by HTTP/1.1 at 1 and 128 connections, 4000 requests/s, eight TCP streams, new HTTP connections, memory after a burst and with many Services, scrapes, the edge of the mesh, decisions alone",
         ];
         let full = self.full;
         quick.into_iter().filter(move |_| !full)

@@ -203,6 +203,8 @@ const METHOD: &str = "How: each system has its own pair of network namespaces, c
 
 Calls with bodies and downloads are made by h2load, over one connection; how many, a short probe measures beforehand, so that each of them comes to its end and the bytes of all answers can be counted. gRPC streams both ways are the bench's own client's: each of them sends a message when the one before is back. The server of both is the bench's own, for downloads it is nginx. The run fails when any call that is measured fails, of any system: a connection that breaks, a status other than 200 or grpc-status 0, an answer that is a byte too short or late.
 
+At the edge one process stands in the client's place, called at loopback: a Gateway of Weft with one route, behind which the TrafficSplit holds, or an Envoy that notes addresses of clients and brings paths into one form. Both end TLS with an ECDSA certificate and call the server's proxy as the client's does; the CPU is theirs alone, without that of the server's proxy.
+
 CPU is the time of the proxies' processes in user and kernel together. Latency counts from when a request was due, not from when it was sent. A must is a figure relative to Envoy's in the same run (bound = table's must / table's Envoy x this Envoy); for memory, start and scrape it is absolute. Rates depend on everything that shares the machine's cores; CPU per request is the figure to compare.
 ";
 

@@ -147,9 +147,10 @@ pub(crate) fn destination(addr: SocketAddr) -> Vec<v1::Resource> {
 }
 
 /// The name of a Service resource, and the resources.
-type Described = (String, Vec<v1::Resource>);
+pub(crate) type Described = (String, Vec<v1::Resource>);
 
-fn web(port: u16) -> Option<Described> {
+/// One port of the Service.
+pub(crate) fn web(port: u16) -> Option<Described> {
     let (protocol, target) = match port {
         HTTP_PORT => (v1::Protocol::Http1, 8080),
         81 => (v1::Protocol::Http2, 8082),
@@ -322,7 +323,7 @@ fn rule(name: &str, ports: Option<v1::PortSet>, http: Option<v1::HttpMatches>) -
     resource(&names::rule(NAMESPACE, name), Content::Rule(rule))
 }
 
-fn origin(kind: &str, name: &str) -> v1::ObjectRef {
+pub(crate) fn origin(kind: &str, name: &str) -> v1::ObjectRef {
     v1::ObjectRef {
         kind: kind.to_owned(),
         namespace: NAMESPACE.to_owned(),

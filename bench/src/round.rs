@@ -126,17 +126,24 @@ pub(crate) fn run(
             .note("mem-after", steps.system.name, larger(steps.system)?);
     }
     proof::check(steps.system)?;
-    if plan.full && round == 0 && proxied {
-        steps.step(
-            "memory after a burst",
-            plan.calm + Duration::from_secs(10),
-            burst,
-        )?;
+    by_other_processes(&mut steps, round)?;
+    steps.system.stop_pair();
+    Ok(())
+}
+
+/// Measurements for which proxies are started anew.
+fn by_other_processes(steps: &mut Steps<'_>, round: usize) -> Result<()> {
+    let plan = steps.plan;
+    if plan.full && round == 0 && steps.system.kind != SystemKind::Direct {
+        let takes = plan.calm + Duration::from_secs(10);
+        steps.step("memory after a burst", takes, burst)?;
         if matches!(steps.system.kind, SystemKind::Weft(_)) {
             steps.step("many Services", Duration::from_secs(15), many_services)?;
         }
     }
-    steps.system.stop_pair();
+    if plan.edge && steps.system.at_edge().is_some() {
+        steps.step("edge", plan.load * 4, edge)?;
+    }
     Ok(())
 }
 
@@ -293,6 +300,25 @@ fn short_connections(
         load::wrk(system, port, "/bench", 16, plan.load, false)
     })?;
     note(book, system, ids.0, ids.1, done, cost);
+    Ok(())
+}
+
+/// What stands at the edge, in the client's place. Its CPU alone: the server's proxy is not its
+/// part.
+fn edge(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
+    system.start_edge()?;
+    let wrk = |system: &System, port, time| load::wrk(system, port, "/bench", 32, time, true);
+    for (port, cpu, rate) in [
+        (Port::Edge, "cpu-edge", "rps-edge"),
+        (Port::EdgeTls, "cpu-edge-tls", "rps-edge-tls"),
+    ] {
+        wrk(system, port, Duration::from_secs(1))?;
+        let before = client_cpu(system)?;
+        let done = wrk(system, port, plan.load)?;
+        let cost = load::Cost(client_cpu(system)?.saturating_sub(before));
+        system.pair_alive()?;
+        note(book, system, cpu, rate, done, cost);
+    }
     Ok(())
 }
 

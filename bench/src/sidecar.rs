@@ -32,7 +32,12 @@ pub(crate) struct Sidecar<'a> {
 
 impl Sidecar<'_> {
     pub(crate) fn start_envoy(&self, binary: &Path) -> Result<Process> {
-        let config = self.file(&format!("envoy-{}.yaml", self.pod));
+        self.start_envoy_as(binary, self.pod)
+    }
+
+    /// The same by the configuration of this name.
+    pub(crate) fn start_envoy_as(&self, binary: &Path, name: &str) -> Result<Process> {
+        let config = self.file(&format!("envoy-{name}.yaml"));
         let line = [
             &*binary.to_string_lossy(),
             "-c",

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::control::{self, Controller};
+use crate::edge;
 use crate::envoy;
 use crate::namespaces::{
     CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Namespaces, Process, SERVER_IP, Who,
@@ -38,13 +39,17 @@ pub(crate) enum Port {
     /// HTTP/1.1 to a server without a proxy, once that [runs](System::start_plain).
     Plain = 85,
     Bulk = 5201,
+    /// HTTP/1.1 to what [stands at the edge](System::start_edge), whatever the Service is.
+    Edge,
+    /// The same in TLS.
+    EdgeTls,
 }
 
 impl Port {
     /// Where the server itself listens.
     const fn of_server(self) -> u16 {
         match self {
-            Self::Http1 | Self::Plain => 8080,
+            Self::Http1 | Self::Plain | Self::Edge | Self::EdgeTls => 8080,
             Self::Http2 => 8082,
             Self::Bytes => 8083,
             Self::Echo => 8085,
@@ -59,7 +64,16 @@ impl Port {
             Self::Http2 => "web-h2",
             Self::Echo => "web-echo",
             Self::Grpc => "web-grpc",
-            Self::Http1 | Self::Bytes | Self::Plain | Self::Bulk => "web",
+            Self::Http1 | Self::Bytes | Self::Plain | Self::Bulk | Self::Edge | Self::EdgeTls => {
+                "web"
+            }
+        }
+    }
+
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::EdgeTls => "https",
+            _ => "http",
         }
     }
 }
@@ -75,6 +89,8 @@ pub(crate) struct System {
     pub(crate) namespaces: Namespaces,
     /// For Weft's proxies.
     pub(crate) controller: Option<Controller>,
+    /// Weft's program at the edge, if that is measured.
+    pub(crate) gateway: Option<PathBuf>,
     folder: PathBuf,
 }
 
@@ -127,6 +143,7 @@ impl System {
             SystemKind::Direct => None,
             SystemKind::Envoy(_) => {
                 envoy::write(&folder, authority)?;
+                edge::write_envoy(&folder)?;
                 None
             }
             SystemKind::Weft(_) => {
@@ -144,6 +161,7 @@ impl System {
             _servers: servers,
             namespaces,
             controller,
+            gateway: None,
             folder,
         })
     }
@@ -163,8 +181,10 @@ impl System {
     }
 
     pub(crate) fn target(&self, port: Port) -> SocketAddr {
-        match self.kind {
-            SystemKind::Direct => SocketAddr::from((SERVER_IP, port.of_server())),
+        match (&self.kind, port) {
+            (_, Port::Edge) => SocketAddr::from((Ipv4Addr::LOCALHOST, edge::HTTP)),
+            (_, Port::EdgeTls) => SocketAddr::from((Ipv4Addr::LOCALHOST, edge::HTTPS)),
+            (SystemKind::Direct, _) => SocketAddr::from((SERVER_IP, port.of_server())),
             _ => SocketAddr::from((SERVICE_IP, port as u16)),
         }
     }
@@ -181,13 +201,39 @@ impl System {
         let client = self.start_proxy(Pod::Client)?;
         let took = self.wait_ready(Pod::Client, &client)?;
         self.pair = Some(Pair { client, server });
+        self.first_answer(Port::Http1)?;
+        Ok(Some(took))
+    }
+
+    /// The program that stands at the edge of the mesh, if this system has one.
+    pub(crate) fn at_edge(&self) -> Option<&Path> {
+        match &self.kind {
+            SystemKind::Direct => None,
+            SystemKind::Envoy(binary) => Some(binary),
+            SystemKind::Weft(_) => self.gateway.as_deref(),
+        }
+    }
+
+    /// Starts the server's proxy anew, and in the client's place what stands at the edge. It makes
+    /// a first request.
+    pub(crate) fn start_edge(&mut self) -> Result<()> {
+        self.pair = None;
+        let server = self.start_proxy(Pod::Server)?;
+        self.wait_ready(Pod::Server, &server)?;
+        let binary = self.at_edge().context("nothing stands at the edge")?;
+        let sidecar = self.sidecar(Pod::Client);
+        let client = match self.kind {
+            SystemKind::Envoy(_) => sidecar.start_envoy_as(binary, edge::NAME)?,
+            SystemKind::Direct | SystemKind::Weft(_) => sidecar.start_weft(binary)?,
+        };
+        self.wait_ready(Pod::Client, &client)?;
+        self.pair = Some(Pair { client, server });
+        self.first_answer(Port::Edge)
+    }
+
+    fn first_answer(&self, port: Port) -> Result<()> {
         let until = Instant::now() + READY_WITHIN;
-        while self
-            .get(Port::Http1, "/bench")
-            .map(|(status, _)| status)
-            .ok()
-            != Some(200)
-        {
+        while self.get(port, "/bench").map(|(status, _)| status).ok() != Some(200) {
             ensure!(
                 Instant::now() < until,
                 "{}: no first answer; {}",
@@ -196,7 +242,7 @@ impl System {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Some(took))
+        Ok(())
     }
 
     pub(crate) fn stop_pair(&mut self) {
@@ -223,11 +269,20 @@ impl System {
     }
 
     fn start_proxy(&self, pod: Pod) -> Result<Process> {
+        let sidecar = self.sidecar(pod);
+        match &self.kind {
+            SystemKind::Direct => bail!("no proxy stands between"),
+            SystemKind::Envoy(binary) => sidecar.start_envoy(binary),
+            SystemKind::Weft(binary) => sidecar.start_weft(binary),
+        }
+    }
+
+    fn sidecar(&self, pod: Pod) -> Sidecar<'_> {
         let control = match pod {
             Pod::Client => CONTROL_FOR_CLIENT,
             Pod::Server => CONTROL_FOR_SERVER,
         };
-        let sidecar = Sidecar {
+        Sidecar {
             within: self.namespace(pod),
             namespace: NAMESPACE,
             pod: pod.name(),
@@ -235,11 +290,6 @@ impl System {
             trust_domain: TRUST_DOMAIN,
             controller: SocketAddr::from((control, control::PORT)),
             folder: &self.folder,
-        };
-        match &self.kind {
-            SystemKind::Direct => bail!("no proxy stands between"),
-            SystemKind::Envoy(binary) => sidecar.start_envoy(binary),
-            SystemKind::Weft(binary) => sidecar.start_weft(binary),
         }
     }
 

@@ -100,6 +100,8 @@ pub(crate) fn of_gateway_api() -> Vec<UserKind> {
             "tcproutes",
             "tcproutes.gateway.networking.k8s.io",
         ),
+        (Kind::TlsRoute, "tlsroutes", "tlsroute"),
+        (Kind::Gateway, "gateways", "gateway"),
         (Kind::ReferenceGrant, "referencegrants", "refgrant"),
     ];
     Vec::from(kinds.map(|(known, plural, short)| UserKind {

@@ -5,11 +5,9 @@
 //! the ConfigMaps of all namespaces, and would read all of them. What cannot be read stays as it
 //! was.
 //!
-//! May import `latest_model` and `watch`.
+//! May import `latest_model`, `reread` and `watch`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
@@ -21,25 +19,29 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::latest_model::LatestModel;
+use crate::reread::{PACE, Schedule};
 use crate::watch::Feed;
 
-/// A changed ConfigMap is seen within this time.
-const EVERY: Duration = Duration::from_secs(10);
-/// Between two reads, so that many ConfigMaps cost the API server 20 reads a second.
-const PACE: Duration = Duration::from_millis(50);
 /// The key of the certificates.
 const KEY: &str = "ca.crt";
 
 /// Reads until the process ends.
 pub(crate) async fn follow(client: Client, mut latest: LatestModel, feed: Feed) {
     let mut schedule = Schedule::default();
+    // The objects of which the ConfigMaps were read last.
+    let mut objects: Option<Store<ExternalFacts>> = None;
     let mut paced = Instant::now();
     loop {
         let compiled = latest.borrow_and_update().clone();
-        let gone = compiled.map(|compiled| {
-            let world = &compiled.world;
-            let authorities = || world.external_authorities();
-            schedule.want(&world.external_services, authorities, Instant::now())
+        let news = compiled.filter(|compiled| {
+            let now = &compiled.world.external_services;
+            objects
+                .as_ref()
+                .is_none_or(|known| !Arc::ptr_eq(known, now))
+        });
+        let gone = news.map(|compiled| {
+            objects = Some(Arc::clone(&compiled.world.external_services));
+            schedule.want(compiled.world.external_authorities(), Instant::now())
         });
         for key in gone.into_iter().flatten() {
             let step = Step::Deleted(key);
@@ -94,59 +96,10 @@ fn has_certificate(pem: &str) -> bool {
     certificates.any(|one| one.is_ok())
 }
 
-/// When each ConfigMap is read next.
-#[derive(Debug, Default)]
-struct Schedule {
-    /// The objects of which the ConfigMaps were read last.
-    objects: Option<Store<ExternalFacts>>,
-    due: BTreeMap<ObjectKey, Instant>,
-}
-
-impl Schedule {
-    /// Takes which are wanted, and returns those that are not any more.
-    fn want(
-        &mut self,
-        objects: &Store<ExternalFacts>,
-        authorities: impl Fn() -> BTreeSet<ObjectKey>,
-        now: Instant,
-    ) -> Vec<ObjectKey> {
-        let known = self.objects.as_ref();
-        if known.is_some_and(|known| Arc::ptr_eq(known, objects)) {
-            return Vec::new();
-        }
-        self.objects = Some(Arc::clone(objects));
-        let wanted = authorities();
-        let known = self.due.keys();
-        let gone: Vec<ObjectKey> = known
-            .filter(|key| !wanted.contains(*key))
-            .cloned()
-            .collect();
-        for key in &gone {
-            self.due.remove(key);
-        }
-        for key in wanted {
-            self.due.entry(key).or_insert(now);
-        }
-        gone
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.due.values().min().copied()
-    }
-
-    /// The one that waits longest, which is due again after a while.
-    fn take_due(&mut self, now: Instant) -> Option<ObjectKey> {
-        let (key, due) = self.due.iter_mut().min_by_key(|(_, due)| **due)?;
-        if *due > now {
-            return None;
-        }
-        *due = now + EVERY;
-        Some(key.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use fake_api::FakeApi;
     use model::Defaults;
     use runtime::ready::Ready;
@@ -156,6 +109,8 @@ mod tests {
 
     use super::*;
     use crate::metrics::WorldMetrics;
+    use crate::reread::EVERY;
+    use crate::settings::gateways::GatewayApi;
 
     const MAP: &str = "/api/v1/namespaces/shop/configmaps/pay-ca";
     const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
@@ -198,8 +153,13 @@ mod tests {
         api.put(MAP, with_certificate());
         api.put(&MAP.replace("pay-ca", "other"), with_certificate());
         let metrics = WorldMetrics::default();
-        let (worlds, feed) =
-            crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
+        let (worlds, feed) = crate::watch::start(
+            api.client(),
+            Arc::default(),
+            GatewayApi::Gateways,
+            metrics,
+            Ready::new(),
+        );
         let (publish, mut latest) = watch::channel(None);
         let defaults = Defaults::default();
         let (_, signing) = watch::channel(BTreeSet::new());

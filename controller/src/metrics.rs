@@ -4,6 +4,7 @@
 //! May import nothing else of this crate.
 
 pub(crate) mod automation;
+pub(crate) mod certificates;
 mod register;
 pub(crate) mod service_graph;
 
@@ -20,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use runtime::limit::Reached;
 
 use self::automation::AutomationMetrics;
+use self::certificates::CertificateMetrics;
 use self::service_graph::ServiceGraphMetrics;
 
 /// Everything, handed to the parts that count.
@@ -45,6 +47,10 @@ pub struct Metrics {
     pub bundles: Counter,
     /// NetworkPolicies written and withdrawn.
     pub network_policies: Counter,
+    /// Objects of Gateways written.
+    pub gateway_objects: Counter,
+    /// Certificates that Gateways serve.
+    pub certificates: CertificateMetrics,
     /// Events that were lost: no room in the queue, refused, or not taken in time.
     pub events_dropped: Counter,
     /// 1 while this replica holds the lease.

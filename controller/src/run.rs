@@ -68,6 +68,7 @@ pub async fn run(
     parts::breakers(&context);
     parts::shares(&context);
     parts::statuses(&context);
+    parts::gateways(&context);
     parts::automation(&context);
     parts::trust_bundles(&context);
     parts::storage(&context);

@@ -10,7 +10,8 @@
 //! a request for a certificate needs and no more. They never take a permit of a client with a
 //! certificate.
 //!
-//! May import `authority`, `fleet`, `grants`, `latest_model`, `metrics`, `observe` and `shares`.
+//! May import `authority`, `fleet`, `grants`, `latest_model`, `listener_certificates`, `metrics`,
+//! `observe` and `shares`.
 
 pub(crate) mod allowances;
 mod announced_breakers;

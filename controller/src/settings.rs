@@ -4,6 +4,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod caps;
+pub(crate) mod gateways;
 mod tracing;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use runtime::env::{BadEnv, EnvReader};
 
 use self::authority::AuthoritySettings;
 use self::caps::Caps;
+use self::gateways::{GatewayApi, GatewaySettings};
 
 /// Port of the gRPC server.
 pub(crate) const SERVE_PORT: u16 = 8443;
@@ -86,8 +88,10 @@ pub struct Settings {
     pub releases: bool,
     /// Whether FaultExperiments may run; else none starts, and nothing is granted.
     pub faults: bool,
-    /// Whether routes of the Gateway API are read; else there are none.
-    pub gateway_api: bool,
+    /// Which kinds of the Gateway API are read; of the others there are none.
+    pub gateway_api: GatewayApi,
+    /// How Gateways are run; none: there are none.
+    pub gateways: Option<Arc<GatewaySettings>>,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -129,7 +133,7 @@ impl Settings {
             Some(Ok(identity)) => Some(identity),
             None => None,
         };
-        let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
+        let cluster_domain: String = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let access_default = env.or("WEFT_ACCESS_DEFAULT", AccessMode::Auto);
         let mtls_default = env.or("WEFT_MTLS_DEFAULT", MtlsMode::Permissive);
         let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
@@ -145,7 +149,10 @@ impl Settings {
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let releases = env.or("WEFT_RELEASES", true);
         let faults = env.or("WEFT_FAULTS", true);
-        let gateway_api = env.or("WEFT_GATEWAY_API", true);
+        let reads_routes = env.or("WEFT_GATEWAY_API", true);
+        let controllers = (namespace.as_deref(), SERVE_PORT);
+        let domains = (trust_domain.as_str(), cluster_domain.as_str());
+        let gateways = gateways::read(&mut env, controllers, domains);
         let tracing = tracing::read(&mut env);
         let authority = authority::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
@@ -173,7 +180,8 @@ impl Settings {
                 service_graph,
                 releases,
                 faults,
-                gateway_api,
+                gateway_api: GatewayApi::of(reads_routes, gateways.as_ref()),
+                gateways: gateways.filter(|_| reads_routes).map(Arc::new),
                 tracing: tracing.map(Arc::new),
                 log,
                 authority,

@@ -15,7 +15,8 @@
 //! Only the Lease holder runs this. Statuses of releases and experiments are not written here:
 //! `automation` writes them whole, with the conditions that [`apart`] computes.
 //!
-//! May import `apiserver`, `fleet`, `latest_model`, `metrics`, `network_policy` and `observe`.
+//! May import `apiserver`, `fleet`, `latest_model`, `metrics`, `network_policy`, `observe` and
+//! `settings`.
 
 pub(crate) mod apart;
 pub(crate) mod breakers;
@@ -59,6 +60,7 @@ use crate::fleet::Fleet;
 use crate::latest_model::LatestModel;
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed, Tally};
+use crate::settings::gateways::GatewayApi;
 
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
@@ -80,8 +82,8 @@ pub(crate) struct StatusWriter {
     pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
-    /// Whether routes of the Gateway API are read.
-    pub gateway_api: bool,
+    /// Which routes of the Gateway API are read.
+    pub gateway_api: GatewayApi,
     /// Reports that a Revocation is in force.
     pub events: EventRecorder,
     /// Statuses written.
@@ -106,7 +108,8 @@ impl StatusWriter {
         // Pods that come and go change which proxies need an object, but never what it says.
         let mut pods: Store<PodFacts> = Store::default();
         let mut look_at_all: Option<Instant> = Some(self.observed.complete_at());
-        let mut recheck = self.gateway_api.then(|| Instant::now() + parents::RECHECK);
+        let reads_routes = self.gateway_api != GatewayApi::Off;
+        let mut recheck = reads_routes.then(|| Instant::now() + parents::RECHECK);
         loop {
             sleep(SETTLE).await;
             let now = Instant::now();
@@ -116,7 +119,7 @@ impl StatusWriter {
             }
             if recheck.is_some_and(|at| at <= now) {
                 recheck = Some(now + parents::RECHECK);
-                all |= parents::forget_dropped(&self.client, &mut written).await;
+                all |= parents::forget_dropped(&self.client, self.gateway_api, &mut written).await;
             }
             let touched = self.observed.take_touched(Consumer::Status);
             let Some(compiled) = self.latest.borrow_and_update().clone() else {
@@ -177,10 +180,7 @@ impl StatusWriter {
     /// What is stored already, so that times of change survive a new holder
     /// of the lease.
     async fn read_all(&self) -> BTreeMap<ObjectRef, Written> {
-        let mut written = match self.gateway_api {
-            true => parents::read_all(&self.client).await,
-            false => BTreeMap::new(),
-        };
+        let mut written = parents::read_all(&self.client, self.gateway_api).await;
         for (kind, resource) in kinds() {
             let api: Api<Item<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
             match api.list(&ListParams::default()).await {

@@ -12,7 +12,7 @@
 //! appears. Kinds of the Gateway API are another project's: of their versions the newest that is
 //! served is read, and in a cluster without them they are empty at once.
 //!
-//! May import `apiserver` and `metrics`.
+//! May import `apiserver`, `metrics` and `settings`.
 
 mod outage;
 mod reading;
@@ -42,6 +42,7 @@ use tokio::{
 
 use crate::{
     metrics::WorldMetrics,
+    settings::gateways::GatewayApi,
     watch::{
         outage::Outages,
         reading::{AnyStep, Followed, Reading},
@@ -72,13 +73,13 @@ impl Feed {
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`. Kinds whose lists or watches keep failing
-/// are measured there too, and noted beside `ready`, which stays as it is. Without `gateway_api`
-/// kinds of the Gateway API are not read, and count as empty. Also returns what takes facts from
-/// elsewhere.
+/// are measured there too, and noted beside `ready`, which stays as it is. Kinds of the Gateway API
+/// that `gateway_api` leaves out are not read, and count as empty. Also returns what takes facts
+/// from elsewhere.
 pub(crate) fn start(
     client: Client,
     cluster: Arc<Cluster>,
-    gateway_api: bool,
+    gateway_api: GatewayApi,
     metrics: WorldMetrics,
     ready: Ready,
 ) -> (watch::Receiver<Option<Arc<World>>>, Feed) {
@@ -102,8 +103,8 @@ struct Follower {
     client: Client,
     /// What objects are judged by besides themselves.
     cluster: Arc<Cluster>,
-    /// Whether kinds of the Gateway API are read.
-    gateway_api: bool,
+    /// Which kinds of the Gateway API are read.
+    gateway_api: GatewayApi,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
 }
@@ -156,9 +157,9 @@ impl Follower {
             translate: move |object: DynamicObject| Ok::<T, Unusable>(translate(&object, &cluster)),
         };
         let versions = in_versions(&resource, K::VERSIONS);
-        let (client, gateway_api) = (self.client.clone(), self.gateway_api);
+        let (client, is_read) = (self.client.clone(), is_read(self.gateway_api, kind));
         runtime::task::spawn("watch", async move {
-            if gateway_api {
+            if is_read {
                 follow_served(client, &versions, &reading).await;
             } else {
                 // There is no right to it.
@@ -188,6 +189,18 @@ impl Follower {
             let mut followed = Followed::new(&reading.kind, &reading.outages);
             reading.follow(api, &mut followed).await;
         });
+    }
+}
+
+/// Whether there is a right to a kind of the Gateway API.
+fn is_read(gateway_api: GatewayApi, kind: Option<Kind>) -> bool {
+    match gateway_api {
+        GatewayApi::Off => false,
+        GatewayApi::Routes => !matches!(
+            kind,
+            Some(Kind::Gateway | Kind::GatewayClass | Kind::TlsRoute)
+        ),
+        GatewayApi::Gateways => true,
     }
 }
 

@@ -26,6 +26,7 @@ fn the_page_names_every_metric_of_the_controller() {
     metrics.graph.dropped("edge", 1);
     metrics.observe.answered("graphs", 200);
     metrics.automation.ended("promoted");
+    metrics.certificates.expires_in("edge", "shop-tls", 0);
     metrics.limits.counter("streams").inc();
     let skipped = BTreeMap::from([(Arc::from("shop"), 1)]);
     metrics.world.set_skipped_ports(&BTreeMap::new(), &skipped);

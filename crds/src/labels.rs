@@ -312,7 +312,8 @@ pub fn parse_quantity(text: &str) -> Result<&str, BadValue> {
 /// A quantity in thousandths, or None for one that [`parse_quantity`] refuses or that is
 /// finer. The API server rewrites quantities (`0.5` becomes `500m`), so their texts must
 /// not be compared.
-pub(crate) fn quantity_in_milli(text: &str) -> Option<i128> {
+#[must_use]
+pub fn quantity_in_milli(text: &str) -> Option<i128> {
     let text = parse_quantity(text).ok()?;
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

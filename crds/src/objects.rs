@@ -6,8 +6,10 @@
 pub const CAPTURE_CONTAINER: &str = "weft-capture";
 /// Native sidecar that carries the pod's traffic.
 pub const PROXY_CONTAINER: &str = "weft-proxy";
+/// Container of the pods of a Gateway.
+pub const GATEWAY_CONTAINER: &str = "weft-gateway";
 /// Volume with the proxy's service-account token.
-pub(crate) const TOKEN_VOLUME: &str = "weft-token";
+pub const TOKEN_VOLUME: &str = "weft-token";
 /// Volume with the roots that the proxy trusts, and the ConfigMap it shows.
 pub const TRUST_BUNDLE: &str = "weft-trust-bundle";
 /// Empty volume that stands where a container would find the token of the pod's own

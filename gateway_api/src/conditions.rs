@@ -9,6 +9,10 @@ pub const MESH_CONTROLLER: &str = "weft.dev/mesh";
 /// Who writes what Weft reports about routes with Gateways as parents.
 pub const GATEWAY_CONTROLLER: &str = "weft.dev/gateway";
 
+/// The condition of a Gateway of which a certificate ends within two weeks. It is there as long as
+/// that is so.
+pub const CERTIFICATE_ENDS: &str = "weft.dev/CertificateEnds";
+
 /// The controllers whose entries are ours.
 const OUR_CONTROLLERS: [&str; 2] = [MESH_CONTROLLER, GATEWAY_CONTROLLER];
 

@@ -9,10 +9,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    kinds::{GRPCRoute, HTTPRoute, TCPRoute},
+    gateway::GatewaySpec,
+    kinds::{GRPCRoute, Gateway, HTTPRoute, TCPRoute},
+    listeners,
     parents::ParentRef,
     route::{BackendTarget, Route, RouteKind},
 };
+
+/// The class of Gateways that the chart makes.
+const CLASS: &str = "weft";
 
 /// One thing that an author should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +38,21 @@ pub fn versions(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::HttpRoute => &["v1", "v1beta1"],
         Kind::GrpcRoute | Kind::GatewayTcpRoute => &["v1", "v1alpha2"],
+        Kind::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+        Kind::Gateway | Kind::GatewayClass => &["v1", "v1beta1"],
         Kind::ReferenceGrant => &["v1", "v1beta1", "v1alpha2"],
         _ => &[],
     }
 }
 
 /// Whether the mesh has anything to do with an object of these kinds: a route whose parents are no
-/// Services is others'.
+/// Services is others', and so is a Gateway of another class than the chart's.
 #[must_use]
 pub fn concerns(object: &Value) -> bool {
+    let class = object.pointer("/spec/gatewayClassName");
+    if let Some(class) = class.and_then(Value::as_str) {
+        return class == CLASS;
+    }
     let Some(parents) = object.pointer("/spec/parentRefs").and_then(Value::as_array) else {
         return true;
     };
@@ -49,24 +60,58 @@ pub fn concerns(object: &Value) -> bool {
     parents.any(|parent| parent.service().is_some())
 }
 
-/// What is to be said of an object of this kind. Nothing of a route whose parents are no Services:
-/// others look after it.
+/// What is to be said of an object of this kind. Nothing of a route whose parents are no Services,
+/// and of a Gateway of another class than the chart's: others look after it.
 #[must_use]
 pub fn of(kind: Kind, object: &Value) -> Vec<Finding> {
     let route = match kind {
         Kind::HttpRoute => read::<HTTPRoute>(object).map(|read| Route::read_http(&read)),
         Kind::GrpcRoute => read::<GRPCRoute>(object).map(|read| Route::read_grpc(&read)),
         Kind::GatewayTcpRoute => read::<TCPRoute>(object).map(|read| Route::read_tcp(&read)),
+        Kind::Gateway => {
+            return match read::<Gateway>(object) {
+                Ok(read) => of_gateway(&GatewaySpec::read(&read)),
+                Err(message) => vec![whole(message)],
+            };
+        }
         _ => return Vec::new(),
     };
     match route {
         Ok(route) => of_route(&route),
-        Err(message) => vec![Finding {
-            path: String::new(),
-            message,
-            refuses: true,
-        }],
+        Err(message) => vec![whole(message)],
     }
+}
+
+/// About the whole object.
+const fn whole(message: String) -> Finding {
+    Finding {
+        path: String::new(),
+        message,
+        refuses: true,
+    }
+}
+
+/// What keeps a Gateway, or listeners of it, from being served.
+fn of_gateway(gateway: &GatewaySpec) -> Vec<Finding> {
+    if &*gateway.class != CLASS {
+        return Vec::new();
+    }
+    let broken = gateway.broken.iter().chain(&gateway.address);
+    let mut found: Vec<Finding> = broken
+        .map(|broken| Finding {
+            path: broken.path.clone(),
+            message: broken.message.clone(),
+            refuses: true,
+        })
+        .collect();
+    let states = listeners::states(gateway);
+    let refused = states.into_iter().filter_map(|state| state.refused);
+    found.extend(refused.map(|refusal| Finding {
+        path: refusal.path,
+        message: refusal.message,
+        refuses: true,
+    }));
+    found
 }
 
 fn read<K: DeserializeOwned>(object: &Value) -> Result<K, String> {
@@ -134,7 +179,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::ReferenceGrant;
+    use crate::kinds::{ReferenceGrant, TLSRoute};
 
     #[expect(
         clippy::needless_pass_by_value,
@@ -158,6 +203,8 @@ mod tests {
             (Kind::HttpRoute, HTTPRoute::VERSIONS),
             (Kind::GrpcRoute, GRPCRoute::VERSIONS),
             (Kind::GatewayTcpRoute, TCPRoute::VERSIONS),
+            (Kind::TlsRoute, TLSRoute::VERSIONS),
+            (Kind::Gateway, Gateway::VERSIONS),
             (Kind::ReferenceGrant, ReferenceGrant::VERSIONS),
         ] {
             assert!(versions(kind).starts_with(read), "{kind}");
@@ -196,6 +243,28 @@ mod tests {
         // Routes of Gateways are others'.
         let object = route("HTTPRoute", "Gateway", rules);
         assert!(found(Kind::HttpRoute, &object).is_empty());
+    }
+
+    #[test]
+    fn listeners_that_cannot_be_served_are_named_by_path() {
+        let listeners = json!([
+            {"name": "a", "port": 80, "protocol": "HTTP"},
+            {"name": "b", "port": 443, "protocol": "HTTPS"},
+            {"name": "c", "port": 53, "protocol": "UDP"},
+        ]);
+        let gateway = |class: &str| {
+            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge"},
+                "spec": {"gatewayClassName": class, "listeners": listeners}})
+        };
+        assert_eq!(
+            found(Kind::Gateway, &gateway("weft")),
+            [
+                ("spec.listeners[1]".to_owned(), true),
+                ("spec.listeners[2].protocol".to_owned(), true),
+            ]
+        );
+        assert!(found(Kind::Gateway, &gateway("nginx")).is_empty());
+        assert!(concerns(&gateway("weft")) && !concerns(&gateway("nginx")));
     }
 
     #[test]

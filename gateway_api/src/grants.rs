@@ -63,8 +63,25 @@ impl Grants {
     /// grant is needed.
     #[must_use]
     pub fn allows(&self, from: RouteKind, namespace: &str, to: &ServiceId) -> bool {
-        let mut there = self.0.get(&to.namespace).into_iter().flatten();
-        namespace == &*to.namespace || there.any(|grant| grant.allows(from, namespace, &to.name))
+        let to = ("Service", &*to.namespace, &*to.name);
+        self.permits((from.word(), namespace), to)
+    }
+
+    /// Whether a Gateway of a namespace may name a Secret, the same.
+    #[must_use]
+    pub fn allows_secret(&self, gateway: &str, namespace: &str, secret: &str) -> bool {
+        self.permits(("Gateway", gateway), ("Secret", namespace, secret))
+    }
+
+    /// Whether objects of a kind of the Gateway API and of a namespace may name an object of a kind
+    /// of Kubernetes itself.
+    fn permits(
+        &self,
+        from: (&'static str, &str),
+        (kind, namespace, name): (&'static str, &str, &str),
+    ) -> bool {
+        let mut there = self.0.get(namespace).into_iter().flatten();
+        from.1 == namespace || there.any(|grant| grant.allows(from, (kind, name)))
     }
 }
 
@@ -86,15 +103,13 @@ impl Grant {
         }
     }
 
-    fn allows(&self, kind: RouteKind, namespace: &str, service: &str) -> bool {
+    fn allows(&self, (by, namespace): (&str, &str), (kind, name): (&str, &str)) -> bool {
         let from = |one: &GrantFrom| {
-            &*one.group == GROUP && &*one.kind == kind.word() && &*one.namespace == namespace
+            &*one.group == GROUP && &*one.kind == by && &*one.namespace == namespace
         };
         let to = |one: &GrantTo| {
             let named = one.name.as_deref();
-            one.group.is_empty()
-                && &*one.kind == "Service"
-                && named.is_none_or(|named| named == service)
+            one.group.is_empty() && &*one.kind == kind && named.is_none_or(|named| named == name)
         };
         self.from.iter().any(from) && self.to.iter().any(to)
     }

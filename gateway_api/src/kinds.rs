@@ -9,7 +9,7 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 
 /// Declares one kind: the object around its spec and status, and how the API names it.
 macro_rules! gateway_kind {
-    ($(#[$doc:meta])* $kind:ident, plural $plural:literal, versions $versions:expr) => {
+    ($(#[$doc:meta])* $kind:ident, $scope:ident, plural $plural:literal, versions $versions:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $kind {
@@ -50,7 +50,7 @@ macro_rules! gateway_kind {
 
         impl kube::Resource for $kind {
             type DynamicType = ();
-            type Scope = kube::core::NamespaceResourceScope;
+            type Scope = kube::core::$scope;
 
             fn kind((): &()) -> std::borrow::Cow<'_, str> {
                 stringify!($kind).into()
@@ -78,20 +78,35 @@ macro_rules! gateway_kind {
 
 gateway_kind! {
     /// Routes HTTP requests by path, method, headers and query.
-    HTTPRoute, plural "httproutes", versions &["v1"]
+    HTTPRoute, NamespaceResourceScope, plural "httproutes", versions &["v1"]
 }
 
 gateway_kind! {
     /// Routes calls of gRPC by service, method and headers.
-    GRPCRoute, plural "grpcroutes", versions &["v1"]
+    GRPCRoute, NamespaceResourceScope, plural "grpcroutes", versions &["v1"]
 }
 
 gateway_kind! {
     /// Shares connections out by weight. SMI has a kind of the same name.
-    TCPRoute, plural "tcproutes", versions &["v1", "v1alpha2"]
+    TCPRoute, NamespaceResourceScope, plural "tcproutes", versions &["v1", "v1alpha2"]
 }
 
 gateway_kind! {
     /// Permits objects of other namespaces to name objects of its own.
-    ReferenceGrant, plural "referencegrants", versions &["v1", "v1beta1"]
+    ReferenceGrant, NamespaceResourceScope, plural "referencegrants", versions &["v1", "v1beta1"]
+}
+
+gateway_kind! {
+    /// Passes connections of TLS on by their server name.
+    TLSRoute, NamespaceResourceScope, plural "tlsroutes", versions &["v1", "v1alpha3", "v1alpha2"]
+}
+
+gateway_kind! {
+    /// Lets traffic into the cluster.
+    Gateway, NamespaceResourceScope, plural "gateways", versions &["v1"]
+}
+
+gateway_kind! {
+    /// Says which controller serves the Gateways that name it. The namespace of one is empty.
+    GatewayClass, ClusterResourceScope, plural "gatewayclasses", versions &["v1"]
 }

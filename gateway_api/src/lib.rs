@@ -17,11 +17,15 @@
 pub mod conditions;
 pub mod convert;
 pub mod findings;
+pub mod gateway;
 pub mod grants;
 mod kinds;
+pub mod listeners;
 pub mod order;
 mod parents;
 mod reader;
 pub mod route;
 
-pub use kinds::{GROUP, GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute};
+pub use kinds::{
+    GROUP, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute,
+};

@@ -60,6 +60,13 @@ impl ParentRef {
         is_service.then(|| ServiceId::new(self.namespace.clone(), self.name.clone()))
     }
 
+    /// Namespace and name of the Gateway that is meant; `None` if the parent is of another kind.
+    #[must_use]
+    pub fn gateway(&self) -> Option<(&Arc<str>, &Arc<str>)> {
+        let is_gateway = &*self.group == GROUP && &*self.kind == "Gateway";
+        is_gateway.then_some((&self.namespace, &self.name))
+    }
+
     /// Whether both mean the same, however it is written: the API server adds defaults to what it
     /// stores.
     #[must_use]

@@ -4,6 +4,7 @@
 //! not known makes its part unusable. The API server keeps such fields only if the kinds that are
 //! installed are newer than this program.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -117,6 +118,26 @@ impl<'a> Object<'a> {
     pub(crate) fn field(&self, name: &str) -> Option<Field<'a>> {
         let value = self.map.get(name).filter(|value| !value.is_null())?;
         Some(Field::new(format!("{}.{name}", self.path), value))
+    }
+
+    /// All fields that have a value.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> {
+        let path = self.path.clone();
+        let set = self.map.iter().filter(|(_, value)| !value.is_null());
+        set.map(move |(name, value)| {
+            let path = format!("{path}.{}", shown(name));
+            (name.as_str(), Field::new(path, value))
+        })
+    }
+
+    /// Texts by name, none where the field is left out.
+    pub(crate) fn texts(&self, name: &str) -> Result<BTreeMap<String, String>, Broken> {
+        let map = self.read(name, Field::object)?;
+        let mut texts = BTreeMap::new();
+        for (key, value) in map.iter().flat_map(Object::fields) {
+            texts.insert(key.to_owned(), value.text()?.to_owned());
+        }
+        Ok(texts)
     }
 
     /// A field that must be there.

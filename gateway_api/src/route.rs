@@ -24,7 +24,7 @@ pub use matches::{RouteMatch, Specificity};
 pub use rule::RouteRule;
 pub use target::{BackendTarget, Unresolved};
 
-use crate::kinds::{GRPCRoute, HTTPRoute, TCPRoute};
+use crate::kinds::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute};
 pub use crate::parents::ParentRef;
 pub use crate::reader::Broken;
 use crate::reader::Field;
@@ -38,6 +38,8 @@ pub enum RouteKind {
     Grpc,
     /// TCPRoute.
     Tcp,
+    /// TLSRoute.
+    Tls,
 }
 
 /// One route, validated by itself.
@@ -53,11 +55,14 @@ pub struct Route {
     pub parents: Vec<ParentRef>,
     /// Of no effect where the parent is a Service.
     pub hostnames: Vec<String>,
-    /// Its rules by place. Of a TCPRoute only the first counts.
+    /// Its rules by place. Of a TCPRoute and a TLSRoute only the first counts.
     pub rules: Vec<RouteRule>,
 }
 
 impl RouteKind {
+    /// Every one of them.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Grpc, Self::Tcp, Self::Tls];
+
     /// As Kubernetes spells it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -65,6 +70,7 @@ impl RouteKind {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
             Self::Tcp => "TCPRoute",
+            Self::Tls => "TLSRoute",
         }
     }
 }
@@ -111,9 +117,19 @@ impl Route {
     /// Reads a TCPRoute.
     #[must_use]
     pub fn read_tcp(object: &TCPRoute) -> Self {
-        let mut route = Self::read(RouteKind::Tcp, &object.metadata, &object.spec);
+        Self::read_connections(RouteKind::Tcp, &object.metadata, &object.spec)
+    }
+
+    /// Reads a TLSRoute.
+    #[must_use]
+    pub fn read_tls(object: &TLSRoute) -> Self {
+        Self::read_connections(RouteKind::Tls, &object.metadata, &object.spec)
+    }
+
+    fn read_connections(kind: RouteKind, metadata: &ObjectMeta, spec: &Value) -> Self {
+        let mut route = Self::read(kind, metadata, spec);
         let namespace = route.namespace.clone();
-        route.rules = match rules(&object.spec) {
+        route.rules = match rules(spec) {
             Ok(list) => list
                 .iter()
                 .map(|rule| RouteRule::read_tcp(rule, &namespace))

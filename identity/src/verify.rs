@@ -82,6 +82,13 @@ fn identity_in(
     })
 }
 
+/// When a certificate ends, in seconds since 1970; none where it cannot be read.
+#[must_use]
+pub fn ends_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let certificate = parse(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
 /// identity, and that it is not revoked.
 ///

@@ -19,6 +19,7 @@ mod endpoints;
 mod external;
 mod faults;
 mod findings;
+mod gateways;
 mod members;
 mod protocols;
 mod release_findings;

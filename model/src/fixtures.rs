@@ -188,6 +188,7 @@ impl Resolved {
     reader!(guard_named, Guard);
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
+    reader!(gateway_named, Gateway);
     reader!(place, Place);
     reader!(revocations, Revocations);
 

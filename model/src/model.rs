@@ -15,6 +15,7 @@ mod defaults;
 mod dependents;
 pub(crate) mod external;
 pub mod faults;
+pub(crate) mod gateways;
 pub mod modes;
 mod need;
 pub(crate) mod peers;
@@ -55,6 +56,7 @@ pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     external::Externals,
+    gateways::Gateways,
     published::SharedResources,
     revoked::RevocationSet,
     route_names::RouteNames,
@@ -141,7 +143,9 @@ impl Model {
         let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let pods = self.index.world.pods.iter();
         for (pod, facts) in pods.filter(|(_, facts)| !facts.ended) {
-            let ranges = facts.proxy.iter().flat_map(|p| &p.skip_inbound_ports);
+            // A Gateway has no application behind it.
+            let proxies = facts.proxy.iter().filter(|proxy| !proxy.is_gateway);
+            let ranges = proxies.flat_map(|proxy| &proxy.skip_inbound_ports);
             let ports: u64 = ranges
                 .map(|range| u64::from(range.last()) - u64::from(range.first()) + 1)
                 .sum();
@@ -177,6 +181,7 @@ pub struct Index {
     pub(crate) externals: Arc<Externals>,
     /// Whose certificates are refused.
     pub revocations: Arc<RevocationSet>,
+    pub(crate) gateways: Arc<Gateways>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

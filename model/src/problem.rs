@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::smi::validation::Code;
-use gateway_api::route::ParentRef;
+use gateway_api::route::{ParentRef, RouteKind};
 use policy::name::ObjectRef;
 
 /// The condition that a problem belongs to.
@@ -72,8 +72,16 @@ pub enum Reason {
     ForeignIdentity,
     /// A kind that is not served.
     UnsupportedKind,
-    /// A route names a Service or port that is not there.
+    /// A route names a Service, port or listener that is not there.
     NoMatchingParent,
+    /// No listener of a Gateway allows a route.
+    NotAllowedByListeners,
+    /// No listener of a Gateway is for a host of a route.
+    NoMatchingListenerHostname,
+    /// A Gateway wants an address that it cannot have.
+    UnsupportedAddress,
+    /// A class of Gateways has parameters.
+    InvalidParameters,
     /// A route says what cannot be done.
     UnsupportedValue,
     /// A route names a port that does not carry what it is about.
@@ -84,6 +92,12 @@ pub enum Reason {
     RefNotPermitted,
     /// A Service or port that a route names as backend is not there.
     BackendNotFound,
+    /// A certificate of a listener cannot be served.
+    InvalidCertificateRef,
+    /// A listener allows kinds of routes that it cannot have.
+    InvalidRouteKinds,
+    /// Some listeners of a Gateway cannot be served, or all of them.
+    ListenersNotValid,
     /// A Service of a type that cannot do this.
     UnsupportedService,
     /// Another, older object already decides.
@@ -148,11 +162,18 @@ impl Reason {
             Self::ForeignIdentity => "ForeignIdentity",
             Self::UnsupportedKind => "UnsupportedKind",
             Self::NoMatchingParent => "NoMatchingParent",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+            Self::UnsupportedAddress => "UnsupportedAddress",
+            Self::InvalidParameters => "InvalidParameters",
             Self::UnsupportedValue => "UnsupportedValue",
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::InvalidKind => "InvalidKind",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::BackendNotFound => "BackendNotFound",
+            Self::InvalidCertificateRef => "InvalidCertificateRef",
+            Self::InvalidRouteKinds => "InvalidRouteKinds",
+            Self::ListenersNotValid => "ListenersNotValid",
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",
             Self::Overridden => "Overridden",
@@ -223,14 +244,39 @@ pub struct ObjectReport {
     pub summary: String,
     /// What it is about, of kinds that show that apart.
     pub target: Option<String>,
-    /// What is said of each `parentRef` of a route that is to a Service, in the order of the
-    /// object; empty for other kinds. The two conditions above then sum them up.
+    /// What is said of each `parentRef` of a route that is to a Service or to a Gateway of ours, in
+    /// the order of the object; empty for other kinds. The two conditions above then sum them up.
     pub parents: Vec<ParentReport>,
+    /// What is said of each listener of a Gateway, in the order of the object; empty for other
+    /// kinds. The first condition above then is the Gateway's own.
+    pub listeners: Vec<ListenerReport>,
+}
+
+/// What is said about a listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Kinds of routes that may attach.
+    pub supported_kinds: Vec<RouteKind>,
+    /// Routes that have attached, whether or not they hold in every part.
+    pub attached_routes: u32,
+    /// Whether it can be served.
+    pub accepted: Condition,
+    /// Whether all that it names exists and may be named.
+    pub resolved_refs: Condition,
+    /// Whether another listener stands in its way: true is the bad state.
+    pub conflicted: Condition,
+    /// Whether the Gateway's pods serve it, once they have it. False: `Programmed` is False with
+    /// reason `Invalid` whatever pods report, and the conditions above say why.
+    pub is_served: bool,
 }
 
 /// What is said about a route as one of its parents sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentReport {
+    /// Whose entry of the status it is: a controller of `gateway_api::conditions`.
+    pub controller: &'static str,
     /// As it is written.
     pub parent: ParentRef,
     /// Whether the route holds for the parent.
@@ -242,6 +288,8 @@ pub struct ParentReport {
     pub partially_invalid: Option<Condition>,
     /// Ports of the Service on which some of its rules are in force.
     pub ports: Vec<u16>,
+    /// Listeners of the Gateway to which it is attached.
+    pub listeners: Vec<Arc<str>>,
 }
 
 /// Everything that compiling found out about objects.

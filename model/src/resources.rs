@@ -8,6 +8,7 @@ mod attributes;
 mod destination;
 mod endpoints;
 mod external;
+mod gateways;
 pub mod left_out;
 mod policy;
 mod resolve;

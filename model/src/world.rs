@@ -50,6 +50,8 @@ macro_rules! world {
             pub names: Store<ResolvedName>,
             /// Certificates of authorities that ExternalServices name.
             pub ca_bundles: Store<CaBundle>,
+            /// Whether the Secrets that Gateways name can be served.
+            pub listener_certificates: Store<ListenerCertificateFacts>,
         }
     };
 }

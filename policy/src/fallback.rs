@@ -69,7 +69,8 @@ fn cause(ended: Ended) -> Option<Cause> {
             | Reason::InvalidBackend
             | Reason::InvalidRoute
             | Reason::EgressDenied
-            | Reason::Revoked => None,
+            | Reason::Revoked
+            | Reason::Misdirected => None,
         },
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod expiring_set;
 pub mod explain;
 pub mod fallback;
 pub mod fault;
+pub mod gateway;
 pub mod health;
 pub mod host;
 pub mod http_match;

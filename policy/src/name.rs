@@ -194,6 +194,11 @@ pub enum Kind {
     GrpcRoute,
     /// SMI has a kind of the same name: see [`Kind::word`].
     GatewayTcpRoute,
+    /// Of the Gateway API, as those below.
+    TlsRoute,
+    Gateway,
+    /// References to one have an empty namespace.
+    GatewayClass,
     ReferenceGrant,
     Service,
     Pod,
@@ -207,7 +212,7 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
@@ -222,13 +227,16 @@ impl Kind {
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::GatewayTcpRoute,
+        Self::TlsRoute,
+        Self::Gateway,
+        Self::GatewayClass,
         Self::ReferenceGrant,
         Self::Service,
         Self::Pod,
         Self::Namespace,
     ];
     /// Those that users write for the mesh, as messages name them.
-    pub const WRITTEN: [Self; 12] = [
+    pub const WRITTEN: [Self; 14] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::HttpRouteGroup,
@@ -240,9 +248,11 @@ impl Kind {
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::GatewayTcpRoute,
+        Self::TlsRoute,
+        Self::Gateway,
         Self::ReferenceGrant,
     ];
-    /// Routes of the Gateway API, in the order in which they decide about a port: the first kind
+    /// Routes of the Gateway API that may have Services as parents, in the order in which they decide about a port: the first kind
     /// of which there is one does.
     pub const GATEWAY_ROUTES: [Self; 3] = [Self::GrpcRoute, Self::HttpRoute, Self::GatewayTcpRoute];
 
@@ -264,6 +274,9 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::GatewayTcpRoute => "TCPRoute.gateway.networking.k8s.io",
+            Self::TlsRoute => "TLSRoute",
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::Service => "Service",
             Self::Pod => "Pod",
@@ -292,9 +305,13 @@ impl Kind {
             | Self::FaultExperiment
             | Self::ExternalService
             | Self::Revocation => "weft.dev",
-            Self::HttpRoute | Self::GrpcRoute | Self::GatewayTcpRoute | Self::ReferenceGrant => {
-                "gateway.networking.k8s.io"
-            }
+            Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::GatewayTcpRoute
+            | Self::TlsRoute
+            | Self::Gateway
+            | Self::GatewayClass
+            | Self::ReferenceGrant => "gateway.networking.k8s.io",
             Self::Service | Self::Pod | Self::Namespace => "",
         }
     }

@@ -47,6 +47,8 @@ pub enum Reason {
     EgressDenied,
     /// The certificate of the caller, or of what it calls, is revoked.
     Revoked,
+    /// A request came to a Gateway by the connection of another of its listeners.
+    Misdirected,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -60,7 +62,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -81,6 +83,7 @@ impl Reason {
         Self::InvalidRoute,
         Self::EgressDenied,
         Self::Revoked,
+        Self::Misdirected,
     ];
 
     /// Of calls that no rule allows.
@@ -120,6 +123,7 @@ impl Reason {
             Self::InvalidRoute => "invalid-route",
             Self::EgressDenied => "egress-denied",
             Self::Revoked => "revoked",
+            Self::Misdirected => "misdirected",
         }
     }
 
@@ -146,6 +150,7 @@ impl Reason {
             Self::Limit => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidBackend | Self::InvalidRoute => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         }
     }
 
@@ -167,7 +172,8 @@ impl Reason {
             | Self::Overload
             | Self::CircuitOpen
             | Self::InvalidBackend
-            | Self::InvalidRoute => grpc::UNAVAILABLE,
+            | Self::InvalidRoute
+            | Self::Misdirected => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 404.
             Self::NoRoute => grpc::UNIMPLEMENTED,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
@@ -212,6 +218,7 @@ mod tests {
             ("invalid-route", 500, 14),
             ("egress-denied", 403, 7),
             ("revoked", 403, 7),
+            ("misdirected", 421, 14),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod dry_run;
+pub(crate) mod gateway;
 pub(crate) mod grants;
 pub(crate) mod guard;
 mod names;

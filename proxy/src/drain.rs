@@ -57,7 +57,7 @@ impl Drain {
     /// Returns when a connection that begins now should be closed gracefully: when draining
     /// begins, or a moment later for one that came while draining, because its client knew no
     /// better address. At once when the proxy stops: later work has less time to end.
-    pub(crate) async fn time_to_go(&self) {
+    pub async fn time_to_go(&self) {
         if self.is_draining() && !self.0.stopping.load(Relaxed) {
             tokio::time::sleep(LATECOMER).await;
         }

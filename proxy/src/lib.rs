@@ -44,12 +44,16 @@ pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
 pub use crate::process::heap::{count as heap_count, in_use as heap_in_use};
-pub use crate::process::listener::{Addresses, ServedWorkload};
-pub use crate::process::permits::of_listener;
+pub use crate::process::listener::{Addresses, ServedWorkload, listen, no_ipv6};
+pub use crate::process::permits::{Permits, of_listener, warn_of_few_files};
 pub use crate::process::relief::relieve;
-pub use crate::process::{Process, run, sweep};
+pub use crate::process::{Process, Running, run, run_with, sweep};
 pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
+
+// The program of a Gateway, which serves listeners of its own.
+pub use crate::config::gateway::{GatewayConfig, ServedGateway};
+pub use crate::outbound::{Edge, Enters, ListenerConnection};
 
 // A pod in process, as the integration tests make it.
 pub use crate::config::store::Store;

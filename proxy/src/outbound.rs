@@ -1,5 +1,6 @@
-//! Handles connections that the application opens: accept, detect, then per request or connection
-//! route, edit, breaker, choose, send, copy, fall back and respond; and count the result.
+//! Handles connections that the application opens, and those that clients open to a Gateway: accept,
+//! detect, then per request or connection route, edit, breaker, choose, send, copy, fall back and
+//! respond; and count the result.
 //!
 //! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
 //! `telemetry`; never `inbound`.
@@ -27,20 +28,25 @@ mod choice;
 mod connection;
 mod context;
 mod detect;
+mod edge;
 mod edits;
 mod egress;
 mod exchange;
 mod fallback;
 mod fault;
+mod listener_connection;
+mod listener_route;
 mod mirror;
 mod opaque;
 mod opened_to;
 mod outside;
 mod passthrough;
 mod request;
+mod reserved;
 mod respond;
 mod retries;
 mod route;
+mod route_query;
 mod routing;
 mod send;
 mod serving;
@@ -50,6 +56,8 @@ mod tenant;
 mod time_limits;
 mod tunnel;
 
+pub use self::edge::{Edge, Enters};
+pub use self::listener_connection::ListenerConnection;
 use self::request::handle_request;
 use crate::config::snapshot::{Destination, Snapshot};
 use crate::config::store::{DestinationGuard, TooManyInUse};

@@ -25,11 +25,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use runtime::ready::Ready;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::control::Progress;
+use crate::control::leaving::Leaving;
 use crate::drain::STOP_WITHIN;
 use crate::mesh::peer::WATCH_EVERY;
 use crate::net::budget::Budget;
@@ -64,11 +66,62 @@ pub struct Process {
     accepting: Vec<JoinHandle<()>>,
 }
 
+/// A proxy whose certificate and configuration come by now, and what its program serves by.
+#[derive(Debug)]
+pub struct Running {
+    pub proxy: Arc<Proxy>,
+    /// What all connections of the process may hold.
+    pub budget: Arc<Budget>,
+    /// As the kubelet reads it.
+    pub ready: Ready,
+    leaving: watch::Receiver<Leaving>,
+}
+
 /// Runs the proxy of one workload until SIGTERM. `began`: when the program did.
 ///
 /// # Errors
 /// When a port is taken, or the trust bundle cannot be read.
 pub fn run(settings: WorkloadSettings, began: Instant) -> anyhow::Result<()> {
+    run_with(settings, began, Ready::new(), serve_workload)
+}
+
+/// Serves the application beside it.
+async fn serve_workload(running: Running) -> anyhow::Result<()> {
+    let Running {
+        proxy,
+        budget,
+        leaving,
+        ..
+    } = running;
+    let stopped = runtime::stop::signal()?;
+    let startup = proxy.telemetry.metrics.startup.clone();
+    let served = ServedWorkload {
+        proxy,
+        addresses: Addresses::of_sidecar(),
+        leaving,
+    };
+    let process = Process::start(vec![served], budget)?;
+    startup.reached(StartupStep::Listeners);
+    let signal = stopped.await;
+    tracing::info!(signal, "stopping");
+    process.stop().await;
+    Ok(())
+}
+
+/// Runs a proxy for as long as `serve` does on the data thread. `ready`: what its program holds back
+/// beside what the proxy itself waits for.
+///
+/// # Errors
+/// When a port is taken, or the trust bundle cannot be read.
+pub fn run_with<F>(
+    settings: WorkloadSettings,
+    began: Instant,
+    ready: Ready,
+    serve: impl FnOnce(Running) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     let budget = budget();
     let workload = Workload::new(settings, &budget)?;
     let proxy = Arc::clone(workload.proxy());
@@ -76,10 +129,11 @@ pub fn run(settings: WorkloadSettings, began: Instant) -> anyhow::Result<()> {
     startup.began_at(began.into());
     let (started, progress) = oneshot::channel();
     let (connector, to_collector) = collector::connector();
+    let shown = ready.clone();
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            if let Err(error) = control_thread(workload, connector, started) {
+            if let Err(error) = control_thread(workload, connector, shown, started) {
                 tracing::error!(%error, "the control thread could not start");
                 runtime::log::flush();
                 #[expect(clippy::disallowed_methods, reason = "nothing is served any more")]
@@ -91,22 +145,17 @@ pub fn run(settings: WorkloadSettings, began: Instant) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let leaving = progress.await?.leaving;
-        let stopped = runtime::stop::signal()?;
         runtime::task::spawn(
             "to the collector",
             collector::serve(Arc::clone(&proxy), to_collector),
         );
-        let served = ServedWorkload {
+        serve(Running {
             proxy,
-            addresses: Addresses::of_sidecar(),
+            budget,
+            ready,
             leaving,
-        };
-        let process = Process::start(vec![served], budget)?;
-        startup.reached(StartupStep::Listeners);
-        let signal = stopped.await;
-        tracing::info!(signal, "stopping");
-        process.stop().await;
-        Ok(())
+        })
+        .await
     })
 }
 
@@ -120,13 +169,14 @@ fn budget() -> Arc<Budget> {
 fn control_thread(
     workload: Workload,
     connector: Connector,
+    ready: Ready,
     started: oneshot::Sender<Progress>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let (progress, pages) = workload.start(connector).await?;
+        let (progress, pages) = workload.start(connector, ready).await?;
         let _ = started.send(progress);
         pages.await;
         Ok(())

@@ -76,9 +76,15 @@ impl Proxy {
             let clients = Clients::new(servers, Arc::clone(budget), Arc::clone(&connector));
             clients.counted(full.clone())
         };
+        let store = Store::new(Arc::clone(&telemetry)).of_pod(certs, roots);
+        let store = if own.is_gateway() {
+            store.of_gateway()
+        } else {
+            store
+        };
         Self {
             own,
-            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs, roots)),
+            config: Arc::new(store),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),

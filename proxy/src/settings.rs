@@ -77,6 +77,8 @@ pub struct Own {
     /// The same as text: the caller's name for session affinity.
     pub name: String,
     ips: Vec<IpAddr>,
+    /// It serves the listeners of a Gateway, and no application.
+    gateway: bool,
 }
 
 impl Own {
@@ -96,7 +98,21 @@ impl Own {
             ip,
             name: ip.to_string(),
             ips,
+            gateway: false,
         })
+    }
+
+    /// The same of a pod of a Gateway.
+    #[must_use]
+    pub fn of_gateway(self) -> Self {
+        Self {
+            gateway: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn is_gateway(&self) -> bool {
+        self.gateway
     }
 
     /// True for the workload's own addresses, in either spelling of IPv4.

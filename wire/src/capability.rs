@@ -68,11 +68,26 @@ capabilities! {
     Rotation = "rotation";
     /// Whose certificates it is to refuse. A proxy without it refuses none.
     Revocations = "revocations";
+    /// What a Gateway serves, and the certificates of its listeners. Only programs that are a
+    /// Gateway have it.
+    Gateway = "gateway";
 }
 
 impl Capability {
-    /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] = Self::ALL;
+    /// What a proxy of this version has that serves one application.
+    pub const OF_THIS_VERSION: &'static [Self] = &[
+        Self::ExtendedRule,
+        Self::Telemetry,
+        Self::Routes,
+        Self::Asks,
+        Self::Place,
+        Self::Trial,
+        Self::Faults,
+        Self::ServiceRoutes,
+        Self::Egress,
+        Self::Rotation,
+        Self::Revocations,
+    ];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
@@ -85,6 +100,7 @@ impl Capability {
             Content::RoutedService(_) => Some(Self::ServiceRoutes),
             Content::Egress(_) => Some(Self::Egress),
             Content::Revocations(_) => Some(Self::Revocations),
+            Content::Gateway(_) | Content::ListenerCertificate(_) => Some(Self::Gateway),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)
@@ -135,6 +151,13 @@ impl Capabilities {
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
         Self::names(Capability::OF_THIS_VERSION, Part::IN_FORCE)
+    }
+
+    /// The names that a Gateway of this version sends.
+    #[must_use]
+    pub fn of_gateways() -> Vec<String> {
+        let own = Capability::Gateway.as_str().to_owned();
+        Self::of_this_version().into_iter().chain([own]).collect()
     }
 
     /// The names that a proxy sends which understands all that there is.
@@ -261,5 +284,26 @@ mod tests {
         assert_eq!(own.parts(), Parts::IN_FORCE);
         let all = Capabilities::named(&Capabilities::of_everything());
         assert_eq!(all.parts(), Parts::ALL);
+    }
+
+    #[test]
+    fn gateways_alone_are_sent_listeners_and_keys() {
+        let proxy = Capabilities::named(&Capabilities::of_this_version());
+        let gateway = Capabilities::named(&Capabilities::of_gateways());
+        for content in [
+            Content::Gateway(v1::Gateway::default()),
+            Content::ListenerCertificate(v1::ListenerCertificate::default()),
+        ] {
+            let resource = v1::Resource {
+                content: Some(content),
+                ..v1::Resource::default()
+            };
+            assert!(gateway.suffice_for(&resource));
+            assert!(!proxy.suffice_for(&resource));
+            assert!(!Capabilities::default().suffice_for(&resource));
+        }
+        assert_eq!(gateway.missing().count(), 0);
+        let known = Capability::OF_THIS_VERSION.len() + 1;
+        assert_eq!(known, Capability::ALL.len(), "one is a Gateway's alone");
     }
 }

@@ -10,6 +10,7 @@ mod breaker;
 mod dry_run;
 mod egress;
 mod error;
+mod gateway;
 mod grants;
 mod object;
 mod port;
@@ -21,6 +22,7 @@ mod trace;
 mod traffic;
 
 use policy::egress::{EgressMode, ExternalProtocol};
+use policy::gateway::ListenerProtocol;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
 use policy::traffic::endpoint::Locality;
@@ -31,6 +33,7 @@ pub use breaker::{circuit_counts, circuit_state};
 pub use dry_run::{candidate, dry_run_query};
 pub use egress::{egress, external_target};
 pub use error::BadResource;
+pub use gateway::gateway;
 pub use grants::{grants, grants_message};
 pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
 pub use revoked::{revocations, revocations_message};
@@ -122,6 +125,14 @@ same_variants!(
     Deny = Deny,
     Audit = Audit,
     Allow = Allow
+);
+same_variants!(
+    v1::gateway_listener::Protocol,
+    ListenerProtocol,
+    Http = Http,
+    Https = Https,
+    Tls = Tls,
+    Tcp = Tcp
 );
 same_variants!(
     v1::external_port::Protocol,

@@ -726,7 +726,7 @@ pub struct Resource {
     pub version: ::prost::alloc::string::String,
     #[prost(
         oneof = "resource::Content",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 62, 63"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 62, 63, 64, 65"
     )]
     pub content: ::core::option::Option<resource::Content>,
 }
@@ -768,6 +768,10 @@ pub mod resource {
         Egress(super::Egress),
         #[prost(message, tag = "63")]
         Revocations(super::Revocations),
+        #[prost(message, tag = "64")]
+        Gateway(super::Gateway),
+        #[prost(message, tag = "65")]
+        ListenerCertificate(super::ListenerCertificate),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1498,6 +1502,112 @@ pub struct OriginateTls {
     #[prost(string, optional, tag = "2")]
     pub roots: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// What the pods of one Gateway serve. Only for a proxy with the capability `gateway`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gateway {
+    /// The object.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Each of another name. Several may have one port, each with another hostname.
+    #[prost(message, repeated, tag = "2")]
+    pub listeners: ::prost::alloc::vec::Vec<GatewayListener>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayListener {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Of the Gateway's Service, which clients call.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Of the pods.
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
+    #[prost(enumeration = "gateway_listener::Protocol", tag = "4")]
+    pub protocol: i32,
+    /// In small letters, or *. and such a name. Empty: every host.
+    #[prost(string, tag = "5")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Names of certificate resources, of HTTPS alone. None: handshakes are refused.
+    #[prost(string, repeated, tag = "6")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The hostname that fits a call best comes first; where no rule of its routes fits, the next
+    /// one follows. Where none fits the call is refused.
+    #[prost(message, repeated, tag = "7")]
+    pub routes: ::prost::alloc::vec::Vec<GatewayRoutes>,
+}
+/// Nested message and enum types in `GatewayListener`.
+pub mod gateway_listener {
+    /// With an unknown value the resource is refused.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Protocol {
+        Http = 0,
+        /// TLS ends here.
+        Https = 1,
+        /// TLS passes through, by its server name.
+        Tls = 2,
+        Tcp = 3,
+    }
+    impl Protocol {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Http => "HTTP",
+                Self::Https => "HTTPS",
+                Self::Tls => "TLS",
+                Self::Tcp => "TCP",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "HTTP" => Some(Self::Http),
+                "HTTPS" => Some(Self::Https),
+                "TLS" => Some(Self::Tls),
+                "TCP" => Some(Self::Tcp),
+                _ => None,
+            }
+        }
+    }
+}
+/// The rules of routes for some hosts. In a listener of TLS or TCP they have no matches.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayRoutes {
+    /// In small letters, or *. and such a name. An empty one, or none at all: every host.
+    #[prost(string, repeated, tag = "1")]
+    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in RoutedService, but no action leads to a Service itself: a backend's own Service
+    /// resource is sent, too, and its splits share out what the backend gets.
+    #[prost(message, repeated, tag = "2")]
+    pub actions: ::prost::alloc::vec::Vec<RouteAction>,
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+}
+/// A certificate of a Gateway's listeners. Only for pods of that Gateway, and nowhere else: never
+/// shown, logged or passed on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ListenerCertificate {
+    /// Leaf first, then intermediates, DER.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// PKCS#8, PKCS#1 or SEC1, DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoints {
     #[prost(message, repeated, tag = "1")]
@@ -2001,7 +2111,7 @@ pub struct RateLimit {
     #[prost(bool, tag = "8")]
     pub audit: bool,
     /// Absent, as of a kind that is not known: the limit is skipped.
-    #[prost(oneof = "rate_limit::Key", tags = "5, 6")]
+    #[prost(oneof = "rate_limit::Key", tags = "5, 6, 9")]
     pub key: ::core::option::Option<rate_limit::Key>,
 }
 /// Nested message and enum types in `RateLimit`.
@@ -2014,6 +2124,9 @@ pub mod rate_limit {
         Caller(bool),
         #[prost(string, tag = "6")]
         Header(::prost::alloc::string::String),
+        /// The client of a Gateway, by its address; another caller by itself. Always true.
+        #[prost(bool, tag = "9")]
+        ClientAddress(bool),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -21,6 +21,21 @@ pub mod version;
 
 pub use bounds::from_proxy;
 
+/// The key does not stay in memory that is given back, whatever held a copy of the message.
+impl Drop for v1::ListenerCertificate {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+    }
+}
+
+/// Without the certificate and its key.
+impl std::fmt::Debug for v1::ListenerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerCertificate")
+            .finish_non_exhaustive()
+    }
+}
+
 /// Generated from `proto/weft.proto`; the test `generated` writes it.
 #[allow(
     missing_debug_implementations,

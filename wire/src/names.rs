@@ -22,6 +22,8 @@ pub const PLACE: &str = "place";
 pub const EGRESS: &str = "egress";
 /// Whose certificates are refused.
 pub const REVOCATIONS: &str = "revocations";
+/// What the receiving pod of a Gateway serves.
+pub const GATEWAY: &str = "gateway";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -30,6 +32,8 @@ pub const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
 const POLICY: &str = "policy/";
+/// What names of certificates of listeners begin with.
+pub const CERTIFICATE: &str = "certificate/";
 
 /// One TrafficTarget that protects the receiving pod.
 pub fn rule(namespace: &str, name: &str) -> String {
@@ -62,6 +66,11 @@ pub fn policy(namespace: &str, name: &str, port: u16) -> String {
     format!("{POLICY}{namespace}/{name}:{port}")
 }
 
+/// A certificate of a Gateway's listeners, with its key.
+pub fn certificate(namespace: &str, name: &str) -> String {
+    format!("{CERTIFICATE}{namespace}/{name}")
+}
+
 /// A name taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name<'a> {
@@ -73,6 +82,7 @@ pub enum Name<'a> {
     Place,
     Egress,
     Revocations,
+    Gateway,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -105,6 +115,10 @@ pub enum Name<'a> {
         host: &'a str,
         port: u16,
     },
+    Certificate {
+        namespace: &'a str,
+        name: &'a str,
+    },
 }
 
 /// `None` for whatever the builders above do not write, so two names of one
@@ -119,6 +133,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         PLACE => Name::Place,
         EGRESS => Name::Egress,
         REVOCATIONS => Name::Revocations,
+        GATEWAY => Name::Gateway,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -126,6 +141,9 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
             } else if let Some(rest) = raw.strip_prefix(EXTENDED_RULE) {
                 let (namespace, name) = object(rest)?;
                 Name::ExtendedRule { namespace, name }
+            } else if let Some(rest) = raw.strip_prefix(CERTIFICATE) {
+                let (namespace, name) = object(rest)?;
+                Name::Certificate { namespace, name }
             } else if let Some(rest) = raw.strip_prefix(DESTINATION) {
                 let address: SocketAddr = rest.parse().ok()?;
                 Name::Destination {
@@ -187,6 +205,7 @@ impl fmt::Display for Name<'_> {
             Self::Place => PLACE.to_owned(),
             Self::Egress => EGRESS.to_owned(),
             Self::Revocations => REVOCATIONS.to_owned(),
+            Self::Gateway => GATEWAY.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -206,6 +225,7 @@ impl fmt::Display for Name<'_> {
                 port,
             } => policy(namespace, name, port),
             Self::External { host, port } => external(host, port),
+            Self::Certificate { namespace, name } => certificate(namespace, name),
         })
     }
 }
@@ -244,6 +264,11 @@ mod tests {
             Name::Routes,
             Name::Place,
             Name::Egress,
+            Name::Gateway,
+            Name::Certificate {
+                namespace: "a",
+                name: "b.c",
+            },
             Name::External {
                 host: "api.pay.example",
                 port: 443,
@@ -308,6 +333,10 @@ mod tests {
             "guard/",
             "other/a/b",
             "egress/",
+            "gateway/",
+            "certificate/a",
+            "certificate/a/",
+            "certificate/a/b/c",
             "external/a.example",
             "external/A.example:443",
             "external/a.example.:443",

@@ -147,6 +147,24 @@ Not empty where routes of the Gateway API are read. What values of a former char
   | toJson -}}
 {{- end -}}
 
+{{/*
+Not empty where Gateways are run. What values of a former chart do not have is off.
+*/}}
+{{- define "weft.gateway" -}}
+{{- $gateway := .Values.gateway | default dict -}}
+{{- if eq (get $gateway "enabled" | toString) "true" }}
+{{- if not (include "weft.gatewayApi" .) }}
+{{- fail "\n\ngateway.enabled is true, but gatewayApi.enabled is false: then the controller reads no route that a Gateway could serve.\nSet gatewayApi.enabled=true, or leave gateway.enabled false.\n" }}
+{{- end }}
+{{- $excluded := include "weft.excluded" . | fromJsonArray }}
+{{- range $gateway.namespaces }}
+{{- if has . $excluded }}
+{{- fail (printf "\n\ngateway.namespaces names %s, which the mesh leaves alone: it gets no trust bundle, so no Gateway could start there.\nName another namespace, or take it out of excludedNamespaces.\n" .) }}
+{{- end }}
+{{- end }}true
+{{- end }}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}

@@ -8,6 +8,7 @@ mod data;
 mod egress;
 mod experiments;
 mod facts;
+mod gateways;
 mod list;
 mod objects;
 mod platform;

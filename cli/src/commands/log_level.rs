@@ -2,7 +2,7 @@
 
 use clap::Args;
 use crds::labels::{LOG_LEVEL, parse_log_level};
-use crds::objects::PROXY_CONTAINER;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -96,7 +96,12 @@ impl LogLevel {
 }
 
 fn has_proxy(pod: &Pod) -> bool {
-    let spec = pod.spec.as_ref();
-    let containers = spec.and_then(|spec| spec.init_containers.as_ref());
-    containers.is_some_and(|all| all.iter().any(|one| one.name == PROXY_CONTAINER))
+    let Some(spec) = &pod.spec else { return false };
+    let mut sidecars = spec.init_containers.iter().flatten();
+    // A Gateway is a proxy by itself.
+    sidecars.any(|one| one.name == PROXY_CONTAINER)
+        || spec
+            .containers
+            .iter()
+            .any(|one| one.name == GATEWAY_CONTAINER)
 }

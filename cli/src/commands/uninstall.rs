@@ -25,7 +25,7 @@ const DEFINITION: &str = "CustomResourceDefinition";
 
 /// apiVersion, kind and name of what the chart makes in no namespace, in the order in which it
 /// goes: first what the API server calls, then bindings, then what they bind.
-const OBJECTS: [(&str, &str, &str); 31] = [
+const OBJECTS: [(&str, &str, &str); 33] = [
     (ADMISSION, "MutatingWebhookConfiguration", "weft-injector"),
     (
         ADMISSION,
@@ -49,6 +49,7 @@ const OBJECTS: [(&str, &str, &str); 31] = [
     (ADMISSION, "ValidatingAdmissionPolicy", "weft-pod-status"),
     (RBAC, "ClusterRoleBinding", "weft-aggregated"),
     (RBAC, "ClusterRoleBinding", "weft-controller"),
+    (RBAC, "ClusterRoleBinding", "weft-gateways"),
     (RBAC, "ClusterRoleBinding", "weft-injector"),
     (RBAC, "ClusterRoleBinding", "weft-leave"),
     (RBAC, "ClusterRoleBinding", "weft-leave-aggregated"),
@@ -57,6 +58,7 @@ const OBJECTS: [(&str, &str, &str); 31] = [
     (RBAC, "ClusterRole", "weft-aggregated"),
     (RBAC, "ClusterRole", "weft-controller"),
     (RBAC, "ClusterRole", "weft-fault-operator"),
+    (RBAC, "ClusterRole", "weft-gateways"),
     (RBAC, "ClusterRole", "weft-incident"),
     (RBAC, "ClusterRole", "weft-injector"),
     (RBAC, "ClusterRole", "weft-leave"),

@@ -111,7 +111,8 @@ async fn refusals_by_policy_alone_are_excused() {
             | Reason::CircuitOpen
             | Reason::NoRoute
             | Reason::InvalidBackend
-            | Reason::InvalidRoute => "bad",
+            | Reason::InvalidRoute
+            | Reason::Misdirected => "bad",
         };
         shows_health(&mut shown, &format!("Service {}", reason.as_str()), health).await;
     }

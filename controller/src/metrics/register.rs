@@ -15,6 +15,7 @@ impl Metrics {
         runtime::metrics::register(registry);
         registry.register_collector(Box::new(metrics.service_graph.clone()));
         metrics.automation.register(registry);
+        metrics.certificates.register(registry);
         let registry = registry.sub_registry_with_prefix("weft_controller");
         certify(&metrics.certify, registry);
         stream(&metrics.stream, registry);
@@ -51,6 +52,11 @@ impl Metrics {
             "network_policies_written",
             "NetworkPolicies for UDP written and withdrawn",
             self.network_policies.clone(),
+        );
+        registry.register(
+            "gateway_objects_written",
+            "ServiceAccounts, Deployments and Services of Gateways written",
+            self.gateway_objects.clone(),
         );
         registry.register(
             "events_dropped",

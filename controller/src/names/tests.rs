@@ -14,6 +14,7 @@ use super::dns::Families;
 use super::schedule::{LONGEST, SHORTEST};
 use super::*;
 use crate::metrics::WorldMetrics;
+use crate::settings::gateways::GatewayApi;
 
 const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
 const HOST: &str = "api.pay.example";
@@ -61,8 +62,13 @@ impl Bench {
         });
         api.put(OBJECT, object);
         let metrics = WorldMetrics::default();
-        let (worlds, feed) =
-            crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
+        let (worlds, feed) = crate::watch::start(
+            api.client(),
+            Arc::default(),
+            GatewayApi::Gateways,
+            metrics,
+            Ready::new(),
+        );
         let (publish, latest) = watch::channel(None);
         let defaults = Defaults::default();
         let (_, signing) = watch::channel(BTreeSet::new());

@@ -53,6 +53,12 @@ pub(super) async fn redact(
     if let Some(Value::Object(resources)) = config.get_mut("resources") {
         let all = resources.len();
         resources.retain(|name, _| shows(of_resource(index, name)));
+        // No proxy shows what it holds of one. Should one do, it ends here.
+        for (name, shown) in resources.iter_mut() {
+            if name.starts_with(names::CERTIFICATE) {
+                *shown = json!("hidden");
+            }
+        }
         let hidden = all - resources.len();
         if hidden > 0 {
             config.insert("hidden".to_owned(), json!(hidden));
@@ -113,7 +119,8 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::ExtendedRule { namespace, .. }
             | Name::Service { namespace, .. }
             | Name::Endpoints { namespace, .. }
-            | Name::Policy { namespace, .. },
+            | Name::Policy { namespace, .. }
+            | Name::Certificate { namespace, .. },
         ) => Some(namespace.to_owned()),
         Some(Name::Destination { ip, port }) => of_address(index, ip, port),
         Some(
@@ -124,6 +131,7 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::Routes
             | Name::Place
             | Name::Egress
+            | Name::Gateway
             | Name::External { .. }
             | Name::Revocations,
         ) => None,

@@ -26,6 +26,7 @@ use crate::{
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, api::Api},
     observe_api::{self, api::ObserveApi, context::ObserveContext},
+    settings::gateways::GatewayApi,
 };
 
 /// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns
@@ -126,7 +127,7 @@ fn handlers(
             tap_headers: Arc::clone(&context.settings.tap_headers),
             leaf_ttl: context.settings.leaf_ttl,
             cluster: context.cluster(),
-            gateway_api: context.settings.gateway_api,
+            gateway_api: context.settings.gateway_api != GatewayApi::Off,
             events,
             gate,
             answers: answers.clone(),

@@ -17,6 +17,7 @@ use crate::{
     grants::Grants,
     inventory::Inventory,
     latest_model::LatestModel,
+    listener_certificates::ListenerCertificates,
     metrics::Metrics,
     observe::{
         acknowledged::Observed, early::EarlyCounts, live_queries::LiveQueries, reports::Reports,
@@ -39,6 +40,8 @@ pub(super) struct Context {
     /// Newest model, once there is one.
     pub(super) latest: LatestModel,
     pub(super) authority: Authority,
+    /// What Gateways serve, with its keys.
+    pub(super) certificates: ListenerCertificates,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) early: EarlyCounts,
@@ -79,6 +82,7 @@ impl Context {
         let context = Self {
             uninstallation: Uninstallation::new(client.clone(), &settings.namespace),
             authority: Authority::new(&settings.identity),
+            certificates: ListenerCertificates::default(),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::with_capacity(metrics.reports.clone(), settings.caps.report_edges),
             early: EarlyCounts::new(metrics.limits.counter("early-reports")),

@@ -40,7 +40,7 @@ use crate::{
         granting::Granting,
         releases,
     },
-    ca_bundles, latest_model, names, network_policy,
+    ca_bundles, gateways, latest_model, listener_certificates, names, network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
@@ -48,7 +48,7 @@ use crate::{
     serve::{
         Services,
         allowances::Allowances,
-        stream::{self, Streams},
+        stream::{self, Sources, Streams},
     },
     settings::Settings,
     status::{StatusWriter, breakers, events, gauges, unexpected},
@@ -113,6 +113,7 @@ pub(super) fn models(
     ready: Ready,
 ) {
     let defaults = defaults(&context.settings);
+    let certified = ready.hold("certificates of Gateways");
     let (worlds, feed) = crate::watch::start(
         context.client.clone(),
         Arc::new(context.cluster()),
@@ -127,6 +128,19 @@ pub(super) fn models(
     runtime::task::spawn("gauges", gauges);
     let bundles = ca_bundles::follow(context.client.clone(), context.latest.clone(), feed.clone());
     runtime::task::spawn("authorities of ExternalServices", bundles);
+    if let Some(settings) = &context.settings.gateways {
+        let follower = listener_certificates::Follower {
+            client: context.client.clone(),
+            latest: context.latest.clone(),
+            feed: feed.clone(),
+            namespaces: Arc::clone(&settings.namespaces),
+            certificates: context.certificates.clone(),
+            metrics: context.metrics.certificates.clone(),
+        };
+        runtime::task::spawn("certificates of Gateways", follower.follow(certified));
+    } else {
+        certified.release();
+    }
     let names = names::resolve(
         context.latest.clone(),
         context.observed.external_names(),
@@ -163,6 +177,8 @@ fn defaults(settings: &Settings) -> Defaults {
             )),
             ..RevocationContext::default()
         }),
+        gateway_namespaces: (settings.gateways.as_ref())
+            .map(|gateways| Arc::clone(&gateways.namespaces)),
     }
 }
 
@@ -226,6 +242,22 @@ pub(super) fn statuses(context: &Context) {
     context.while_leading("protocol events", move || {
         unexpected::report(reports.clone(), latest.clone(), events.clone())
     });
+}
+
+/// Gateways, where they are run.
+pub(super) fn gateways(context: &Context) {
+    let Some(settings) = &context.settings.gateways else {
+        return;
+    };
+    let reconciler = gateways::Reconciler {
+        client: context.leading_client("gateways"),
+        latest: context.latest.clone(),
+        observed: context.observed.clone(),
+        events: context.events.clone(),
+        settings: Arc::clone(settings),
+        written: context.metrics.gateway_objects.clone(),
+    };
+    context.while_leading("gateways", move || reconciler.clone().keep());
 }
 
 /// Releases and experiments.
@@ -391,7 +423,10 @@ pub(super) fn services(context: &Context) -> Services {
             fleet: context.fleet.clone(),
             share_registry: context.share_registry.clone(),
             grants: context.grants.clone(),
-            authority: context.authority.clone(),
+            sources: Sources {
+                authority: context.authority.clone(),
+                certificates: context.certificates.clone(),
+            },
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),

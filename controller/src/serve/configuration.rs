@@ -17,6 +17,7 @@ use wire::v1;
 use super::session::{ANSWER_TIMEOUT, Answered, Due, Session, Target};
 use crate::authority::Authority;
 use crate::latest_model::LatestModel;
+use crate::listener_certificates::ListenerCertificates;
 
 /// What of the target is not on its way to the proxy yet; the greater one decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +27,15 @@ enum Unsent {
     Paced,
     /// At once: a subscription, or a change that must not wait.
     Urgent,
+}
+
+/// Where a proxy gets what no model holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// For the trust bundle.
+    pub authority: Authority,
+    /// For pods of Gateways, with their keys.
+    pub certificates: ListenerCertificates,
 }
 
 /// The batch that is due.
@@ -137,12 +147,12 @@ impl Configuration {
         &mut self,
         pod: &PodId,
         latest: &mut LatestModel,
-        authority: &Authority,
+        sources: &Sources,
     ) -> Result<bool, Status> {
         if let Some(of_objects) = self.refresh(pod, latest) {
             return Ok(of_objects);
         }
-        self.look(pod, latest, authority)?;
+        self.look(pod, latest, sources)?;
         Ok(true)
     }
 
@@ -179,7 +189,7 @@ impl Configuration {
         &mut self,
         pod: &PodId,
         latest: &mut LatestModel,
-        authority: &Authority,
+        sources: &Sources,
     ) -> Result<(), Status> {
         let compiled = latest.borrow_and_update().clone();
         let gone = || Status::not_found("the pod is gone");
@@ -196,13 +206,17 @@ impl Configuration {
         let destinations = self.session.destinations();
         self.interest = compiled.model.interest(pod, destinations);
         self.seen = compiled.number();
-        if authority.is_late() {
+        if sources.authority.is_late() {
             return Err(Status::unavailable(
                 "this controller lags behind the others",
             ));
         }
-        let bundle = bundle(authority, &compiled.model.index.shared);
-        target.insert(bundle.resource.name.clone(), bundle);
+        let bundle = bundle(&sources.authority, &compiled.model.index.shared);
+        let certificates = set.certificates.keys();
+        let certificates = certificates.filter_map(|secret| sources.certificates.get(secret));
+        for resource in certificates.chain([bundle]) {
+            target.insert(resource.resource.name.clone(), resource);
+        }
         let urgent = self.session.is_urgent(&target);
         self.target = target;
         self.note_unsent(urgent);

@@ -17,7 +17,7 @@ use super::stream::ProxyStream;
 /// Bytes of a connection, most of which hyper's HTTP/2 takes.
 const CONNECTION: usize = 2816;
 /// Bytes of a stream while it waits.
-const STREAM: usize = 2000;
+const STREAM: usize = 2016;
 /// Bytes of what a stream knows of its proxy, without what that points to.
 const PROXY: usize = 1112;
 

@@ -24,6 +24,7 @@ use wire::v1::{from_proxy, to_proxy};
 
 use super::allowances::Allowances;
 use super::announced_breakers::AnnouncedBreakers;
+pub(crate) use super::configuration::Sources;
 use super::configuration::{Configuration, NextBatch};
 use super::framed::Outbox;
 use super::proxy_info::ProxyInfo;
@@ -33,7 +34,6 @@ use super::sent_grants::SentGrants;
 use super::session::ANSWER_TIMEOUT;
 use super::stream_end::{RevokedPeer, StreamEnd, taken_over};
 use super::stream_owner::StreamOwner;
-use crate::authority::Authority;
 use crate::fleet::Fleet;
 use crate::grants::Grants;
 use crate::latest_model::LatestModel;
@@ -86,8 +86,8 @@ pub(crate) struct Streams {
     pub share_registry: ShareRegistry,
     /// Runs of FaultExperiments that may harm calls.
     pub grants: Grants,
-    /// For the trust bundle.
-    pub authority: Authority,
+    /// What proxies get beside the model.
+    pub sources: Sources,
     /// Counters.
     pub metrics: StreamMetrics,
     /// Says true when the process ends.
@@ -140,7 +140,7 @@ impl ProxyStream<'_> {
         permit: &Share<Arc<str>>,
     ) -> Result<Infallible, StreamEnd> {
         let mut latest = self.shared.latest.clone();
-        let mut bundle = self.shared.authority.bundle();
+        let mut bundle = self.shared.sources.authority.bundle();
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.share_registry.given_changes();
@@ -206,8 +206,8 @@ impl ProxyStream<'_> {
 
     /// Follows the newest model.
     fn keep_up(&mut self, latest: &mut LatestModel) -> Result<(), StreamEnd> {
-        let (pod, authority) = (self.owner.pod(), &self.shared.authority);
-        if self.configuration.keep_up(pod, latest, authority)? {
+        let (pod, sources) = (self.owner.pod(), &self.shared.sources);
+        if self.configuration.keep_up(pod, latest, sources)? {
             self.note();
         }
         self.revoked.look(latest, Instant::now());
@@ -216,8 +216,8 @@ impl ProxyStream<'_> {
 
     /// Reads the newest model.
     fn look(&mut self, latest: &mut LatestModel) -> Result<(), StreamEnd> {
-        let (pod, authority) = (self.owner.pod(), &self.shared.authority);
-        self.configuration.look(pod, latest, authority)?;
+        let (pod, sources) = (self.owner.pod(), &self.shared.sources);
+        self.configuration.look(pod, latest, sources)?;
         self.note();
         self.revoked.look(latest, Instant::now());
         Ok(())

@@ -9,6 +9,7 @@ use super::*;
 mod bench;
 mod breakers;
 mod capabilities;
+mod certificates;
 mod grants;
 mod limits;
 mod older;

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use crds::item::Item;
 use gateway_api::conditions::{
-    Condition as ParentCondition, ConditionType, MESH_CONTROLLER, Owner, ParentStatus, merge,
+    Condition as ParentCondition, ConditionType, GATEWAY_CONTROLLER, MESH_CONTROLLER, Owner,
+    ParentStatus, merge,
 };
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::conditions::{self, Status, Written, rfc3339, word};
+use crate::settings::gateways::GatewayApi;
 
 /// Between two looks at whether our entries are still there.
 pub(super) const RECHECK: Duration = Duration::from_secs(60);
@@ -37,10 +39,17 @@ const ATTEMPTS: usize = 5;
 
 /// Whether a kind has parents instead of conditions of its own.
 pub(super) fn is_route(kind: Kind) -> bool {
-    Kind::GATEWAY_ROUTES.contains(&kind)
+    kind == Kind::TlsRoute || Kind::GATEWAY_ROUTES.contains(&kind)
 }
 
-/// Routes that have entries of ours and no Service as parent any more, each with what is reported
+/// The kinds of routes whose statuses may be read.
+fn kinds_read(gateway_api: GatewayApi) -> impl Iterator<Item = Kind> {
+    let routes = (gateway_api != GatewayApi::Off).then_some(Kind::GATEWAY_ROUTES);
+    let tls = (gateway_api == GatewayApi::Gateways).then_some(Kind::TlsRoute);
+    routes.into_iter().flatten().chain(tls)
+}
+
+/// Routes that have entries of ours and no Service or Gateway of ours as parent any more, each with what is reported
 /// of it: nothing.
 pub(super) fn left(
     compiled: &Compiled,
@@ -58,6 +67,7 @@ pub(super) fn left(
         let routes = match object.kind {
             Kind::GrpcRoute => &world.grpc_routes,
             Kind::GatewayTcpRoute => &world.gateway_tcp_routes,
+            Kind::TlsRoute => &world.tls_routes,
             _ => &world.http_routes,
         };
         let meta = &routes.get(&key)?.meta;
@@ -74,6 +84,7 @@ pub(super) fn left(
             summary: String::new(),
             target: None,
             parents: Vec::new(),
+            listeners: Vec::new(),
         };
         Some((object.clone(), report))
     })
@@ -163,14 +174,23 @@ fn entry(report: &ParentReport, status: &Status) -> ParentStatus {
     all.extend(partly.map(|partly| written(ConditionType::PartiallyInvalid, partly)));
     let [.., (_, programmed)] = &status.conditions;
     let mut programmed = written(ConditionType::Programmed, programmed);
-    if !report.accepted.status {
+    let unserved = if !report.accepted.status {
+        Some("it is not accepted for this parent")
+    } else if report.controller == GATEWAY_CONTROLLER
+        && ["NoProxies", "NotMeshed"].contains(&programmed.reason.as_str())
+    {
+        Some("no pod of the Gateway has connected yet")
+    } else {
+        None
+    };
+    if let Some(why) = unserved {
         programmed.status = "False";
         programmed.reason = "Pending".to_owned();
-        programmed.message = "it is not accepted for this parent".to_owned();
+        programmed.message = why.to_owned();
     }
     all.push(programmed);
     ParentStatus {
-        controller: MESH_CONTROLLER,
+        controller: report.controller,
         parent: report.parent.clone(),
         conditions: all,
     }
@@ -178,9 +198,12 @@ fn entry(report: &ParentReport, status: &Status) -> ParentStatus {
 
 /// The routes that have entries of ours, so that those stay as they are for a new holder of the
 /// Lease, and go where they are of no use any more.
-pub(super) async fn read_all(client: &Client) -> BTreeMap<ObjectRef, Written> {
+pub(super) async fn read_all(
+    client: &Client,
+    gateway_api: GatewayApi,
+) -> BTreeMap<ObjectRef, Written> {
     let mut written = BTreeMap::new();
-    for kind in Kind::GATEWAY_ROUTES {
+    for kind in kinds_read(gateway_api) {
         let take = |object: DynamicObject| written.extend(read(kind, &object));
         each(client, kind, take).await;
     }
@@ -189,7 +212,10 @@ pub(super) async fn read_all(client: &Client) -> BTreeMap<ObjectRef, Written> {
 
 /// What is known of a route that has entries of ours.
 fn read(kind: Kind, object: &DynamicObject) -> Option<(ObjectRef, Written)> {
-    let ours = |entry: &&Value| entry["controllerName"] == MESH_CONTROLLER;
+    let ours = |entry: &&Value| {
+        let controller = entry["controllerName"].as_str().unwrap_or_default();
+        [MESH_CONTROLLER, GATEWAY_CONTROLLER].contains(&controller)
+    };
     let ours: Vec<&Value> = stored(object).iter().filter(ours).collect();
     let programmed = |entry: &&Value| -> Option<i64> {
         let mut conditions = entry["conditions"].as_array()?.iter();
@@ -210,10 +236,11 @@ fn read(kind: Kind, object: &DynamicObject) -> Option<(ObjectRef, Written)> {
 /// again. Returns whether there are any.
 pub(super) async fn forget_dropped(
     client: &Client,
+    gateway_api: GatewayApi,
     written: &mut BTreeMap<ObjectRef, Written>,
 ) -> bool {
     let mut dropped = false;
-    for kind in Kind::GATEWAY_ROUTES {
+    for kind in kinds_read(gateway_api) {
         if !written.keys().any(|object| object.kind == kind) {
             continue;
         }

@@ -59,7 +59,7 @@ impl Bench {
             latest,
             enforced: None,
             observed: Observed::settled(),
-            gateway_api: true,
+            gateway_api: GatewayApi::Gateways,
             events,
             written: Counter::default(),
         };

@@ -107,8 +107,16 @@ impl Unmeshed {
                 Some(whole.uncalled(namespace, (&called, "its calls are not split")))
             }
             Kind::HttpRoute | Kind::GrpcRoute | Kind::GatewayTcpRoute => {
+                let routes = match object.kind {
+                    Kind::HttpRoute => &world.http_routes,
+                    Kind::GrpcRoute => &world.grpc_routes,
+                    _ => &world.gateway_tcp_routes,
+                };
+                // At a Gateway its pods carry a route out, wherever they are.
+                let mut parents = routes.get(&key)?.route.parents.iter();
                 let called = "the Services that it is for";
-                Some(whole.uncalled(namespace, (called, "no call is routed by it")))
+                (parents.any(|parent| parent.service().is_some()))
+                    .then(|| whole.uncalled(namespace, (called, "no call is routed by it")))
             }
             Kind::TrafficPolicy => {
                 let target = world.policies.get(&key)?.spec.target.as_ref()?;

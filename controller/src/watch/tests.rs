@@ -60,7 +60,7 @@ fn start_on(client: Client) -> Worlds {
     start(
         client,
         Arc::default(),
-        true,
+        GatewayApi::Gateways,
         WorldMetrics::default(),
         Ready::new(),
     )

@@ -277,8 +277,8 @@ pub struct RateLimit {
 )]
 pub struct LimitKey {
     /// `None`: everything together. `Caller`: each identity. `Header`: each value of a header
-    /// of each identity.
-    #[schemars(extend("enum" = ["None", "Caller", "Header"]))]
+    /// of each identity. `ClientAddress`: each address from which clients call a Gateway.
+    #[schemars(extend("enum" = ["None", "Caller", "Header", "ClientAddress"]))]
     pub r#type: String,
     /// Name of the header. Left out for the others.
     #[serde(skip_serializing_if = "Option::is_none")]

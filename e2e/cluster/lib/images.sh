@@ -12,6 +12,7 @@ WEFT_IMAGES="\
 proxy weft-proxy 15190 proxy
 controller weft-controller 65532 controller
 injector weft-injector 65532 injector
+gateway weft-gateway 65532 gateway
 echo weft-echo 65532 e2e"
 
 pack_cluster_images() {

@@ -28,12 +28,16 @@ POD_NET=10.244.0.0/16
 SERVICE_NET=10.96.0.0/16
 SERVICE_API_IP=10.96.0.1
 SERVICE_DNS_IP=10.96.0.10
+# Of Services of type LoadBalancer: a range that no network routes.
+LOAD_BALANCER_NET=198.18.0.0/16
+LOAD_BALANCERS=63000
 # Not the usual 2379, where a machine may have an etcd of its own.
 ETCD_PORT=12379
 ETCD_PEER_PORT=12380
 
 node_ip() { echo "10.199.0.$(($1 + 10))"; }
 node_pods() { echo "10.244.$1.0/24"; }
+load_balancer_ip() { echo "198.18.$(($1 / 250)).$(($1 % 250 + 1))"; }
 node_netns() { echo "weft-node$1"; }
 node_veth() { echo "weft-v$1"; }
 # Real disk: images and containers.

@@ -33,6 +33,11 @@ make_node_network() {
     [ "$other" = "$node" ] || in_node "$node" ip route add "$(node_pods "$other")" via "$(node_ip "$other")"
   done
   ip route add "$(node_pods "$node")" via "$(node_ip "$node")"
+  if [ "$node" = "${NODES%% *}" ]; then
+    ip route add "$LOAD_BALANCER_NET" via "$(node_ip "$node")"
+    # What no Service has would go to the host and back.
+    in_node "$node" ip route add unreachable "$LOAD_BALANCER_NET"
+  fi
 }
 
 start_containerd() {

@@ -29,6 +29,7 @@ const USAGE: &str = "usage:
                 [--ends SECOND]              with --rate: until this second since 1970, half an hour
                                              away at most; then idle until SIGTERM
                 [--beside URL]               with --json: the same of this URL at the same moments
+                URL may be https://; no certificate is verified
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo tcp ADDRESS --duration 10s [-c CONNECTIONS]         keep them, print how many then answer

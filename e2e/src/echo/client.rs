@@ -11,7 +11,12 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::tls;
 
 /// A pod's connect fails or succeeds well within this.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -88,12 +93,12 @@ pub struct Client {
 }
 
 impl Ask {
-    /// GET `url` with defaults; only `http://` is spoken.
+    /// GET `url` with defaults. No certificate of a server at `https://` is verified.
     pub fn get(url: &str) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
         ensure!(
-            uri.scheme_str() == Some("http"),
-            "{url} must begin with http://"
+            matches!(uri.scheme_str(), Some("http" | "https")),
+            "{url} must begin with http:// or https://"
         );
         ensure!(uri.host().is_some(), "{url} names no host");
         Ok(Self {
@@ -111,7 +116,19 @@ impl Ask {
     /// `host:port` for connecting.
     fn authority(&self) -> String {
         let host = self.uri.host().unwrap_or_default();
-        format!("{host}:{}", self.uri.port_u16().unwrap_or(80))
+        let port = if self.is_secured() { 443 } else { 80 };
+        format!("{host}:{}", self.uri.port_u16().unwrap_or(port))
+    }
+
+    fn is_secured(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
+    /// The name that the handshake asks for: that of the Host, if one is given.
+    fn server_name(&self) -> &str {
+        let given = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = given.map(|host| host.split(':').next().unwrap_or_default());
+        host.or(self.uri.host()).unwrap_or_default()
     }
 
     fn request(&self) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -231,18 +248,36 @@ impl Client {
         if self.ask.resets {
             stream.set_zero_linger()?;
         }
+        if !self.ask.is_secured() {
+            return Sender::over(stream, self.ask.http2).await;
+        }
+        let protocol: &[u8] = if self.ask.http2 { b"h2" } else { b"http/1.1" };
+        let protocols = [protocol];
+        let secured = tls::shake_hands(stream, self.ask.server_name(), &protocols);
+        let secured = tokio::time::timeout(CONNECT_LIMIT, secured)
+            .await
+            .map_err(|_| anyhow::anyhow!("the TLS handshake took over {CONNECT_LIMIT:?}"))??;
+        Sender::over(secured, self.ask.http2).await
+    }
+}
+
+impl Sender {
+    async fn over<S>(stream: S, http2: bool) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let io = TokioIo::new(stream);
         // The driver ends with its connection; its error shows on the request.
-        if self.ask.http2 {
+        if http2 {
             let (sender, driver) = http2::handshake(TokioExecutor::new(), io)
                 .await
                 .context("HTTP/2 handshake")?;
             tokio::spawn(driver);
-            Ok(Sender::Http2(sender))
+            Ok(Self::Http2(sender))
         } else {
             let (sender, driver) = http1::handshake(io).await?;
             tokio::spawn(driver);
-            Ok(Sender::Http1(sender))
+            Ok(Self::Http1(sender))
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow:
 /// which names stand as they are.
 pub async fn certificate(address: &str, name: &str) -> anyhow::Result<String> {
     let stream = connect(address).await?;
-    let secured = timeout(STEP, tls::shake_hands(stream, name)).await??;
+    let secured = timeout(STEP, tls::shake_hands(stream, name, &[])).await??;
     let (_, session) = secured.get_ref();
     let shown = session.peer_certificates().unwrap_or_default();
     let first = shown.first().context("no certificate was shown")?;

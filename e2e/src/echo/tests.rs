@@ -105,6 +105,22 @@ async fn report_counts_arrivals_over_http1_and_http2() {
 }
 
 #[tokio::test]
+async fn https_url_is_requested_over_tls_by_each_protocol() {
+    let app = running("pod-a").await;
+    for http2 in [false, true] {
+        let mut ask = Ask::get(&format!("https://{}/within", app.tls)).unwrap();
+        ask.http2 = http2;
+        let answer = Client::new(ask).send().await.unwrap();
+        let report: Report = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(report.path, "/within");
+        assert_eq!(report.protocol, if http2 { "HTTP/2.0" } else { "HTTP/1.1" });
+    }
+    // The same in plaintext is no answer of HTTP.
+    let plain = Client::new(ask(app.tls, "/within")).send().await;
+    assert!(plain.is_err(), "{plain:?}");
+}
+
+#[tokio::test]
 async fn answer_bends_to_status_size_delay_and_header() {
     let app = running("pod-a").await;
     let start = std::time::Instant::now();
@@ -324,7 +340,7 @@ async fn tls_port_answers_over_tls_and_nothing_else() {
     let app = running("pod-a").await;
     assert!(Client::new(ask(app.tls, "/")).send().await.is_err());
     let stream = tokio::net::TcpStream::connect(app.tls).await.unwrap();
-    let mut stream = tls::shake_hands(stream, "pod-a").await.unwrap();
+    let mut stream = tls::shake_hands(stream, "pod-a", &[]).await.unwrap();
     let request = b"GET /x HTTP/1.1\r\nhost: pod-a\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();

@@ -1,6 +1,7 @@
 //! HTTPS with a self-signed certificate, for probes of scheme HTTPS: the kubelet does
 //! not verify what it probes. And two clients: one sends only the ClientHello, whose
-//! SNI names the host to a proxy on the way, one completes a handshake with any server.
+//! SNI names the host to a proxy on the way, one completes a handshake with any server,
+//! for its certificate or for requests.
 
 use std::sync::Arc;
 
@@ -42,14 +43,19 @@ pub fn hello(name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(sent)
 }
 
-/// Shakes hands as a client that asks for the host `name` and verifies as little as the
-/// kubelet's probes do.
-pub async fn shake_hands(stream: TcpStream, name: &str) -> anyhow::Result<TlsStream<TcpStream>> {
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+/// Shakes hands as a client that asks for the host `name`, offers these protocols by ALPN, and
+/// verifies as little as the kubelet's probes do.
+pub async fn shake_hands(
+    stream: TcpStream,
+    name: &str,
+    protocols: &[&[u8]],
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AcceptAnyServerCert))
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let connector = TlsConnector::from(Arc::new(config));
     let secured = connector.connect(host(name)?, stream).await;
     secured.context("TLS handshake")

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cluster, cluster::root, eventually, unready};
+use super::{Cluster, cluster::root, eventually, gateway_api, unready};
 
 /// Namespace of the mesh's own parts.
 pub const NAMESPACE: &str = "weft-system";
@@ -29,7 +29,8 @@ pub fn installed() -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("the mesh cannot be installed: {error}"))
 }
 
-/// `helm upgrade --install` with the local images and these further `--set`s.
+/// `helm upgrade --install` with the local images and these further `--set`s. Gateways are served
+/// in the namespaces of tests, where the cluster can have any; all else is as the chart has it.
 pub fn install(more: &[&str]) -> anyhow::Result<()> {
     install_with(more, &[])
 }
@@ -53,6 +54,7 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
             content_of(part)
         ));
     }
+    let gateways = gateway_api::settings(&cluster)?;
     let chart = chart();
     let mut args = vec![
         "upgrade",
@@ -68,7 +70,11 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     for set in &sets {
         args.extend(["--set-string", set.as_str()]);
     }
-    for set in more {
+    for set in gateways
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+    {
         args.extend(["--set", set]);
     }
     // Another program may be upgrading at this moment; helm says so and gives up.

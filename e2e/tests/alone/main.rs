@@ -14,6 +14,7 @@ mod check;
 #[expect(dead_code, reason = "no client is refused here")]
 mod direct;
 mod faults;
+mod gateways;
 mod grant;
 mod graph;
 mod latency;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 mod automation;
 mod egress;
+mod gateways;
 mod hooks;
 mod overridden;
 mod pod_security;

@@ -14,6 +14,7 @@ mod egress;
 mod examples;
 mod faults;
 mod gateway_api;
+mod gateways;
 mod helm_test;
 mod identity;
 mod identity_binding;

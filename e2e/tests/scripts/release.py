@@ -19,13 +19,19 @@ RELEASE = os.path.join(ROOT, "e2e/release")
 CHART = os.path.join(ROOT, "charts/weft")
 INDEX = "registry+https://git.example/public-index"
 DIGEST = "sha256:" + "1" * 64
-PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
+PARTS = {
+    "proxy": "weft-proxy",
+    "controller": "weft-controller",
+    "injector": "weft-injector",
+    "gateway": "weft-gateway",
+    "echo": "weft-echo",
+}
 LINKED = ("libc.a", "libgcc.a", "libgcc_eh.a", "rcrt1.o")
 # The prefix of tools for each processor.
 TOOLS = {"amd64": "", "arm64": "aarch64-linux-gnu-"}
 # strip --strip-all -o OUT IN
 STRIP = '#!/bin/sh\ncp "$4" "$3"\n'
-CRATES = ("proxy", "controller", "injector", "e2e", "cli")
+CRATES = ("proxy", "controller", "injector", "gateway", "e2e", "cli")
 
 
 def called(name, *arguments):

@@ -1,11 +1,11 @@
 //! Compiles a World incrementally, from the previous World and its compiled Model.
 //!
 //! There are three ways. If nothing but the state of endpoints changed, or whether and since when
-//! their pods are ready, by far the commonest change, only their Services are compiled again; so
-//! where hosts outside the mesh have other addresses, which are read when proxies are served. If
-//! pods came, went or changed, or endpoints with them, those pods and the Services whose slices
-//! name them are. After any other change all is compiled again, and equal results are replaced by
-//! the previous ones, so that resources stay encoded and proxies that need no change are skipped.
+//! their pods are ready, only their Services are compiled again; so where hosts outside the mesh
+//! have other addresses, which are read when proxies are served. If pods came, went or changed, or
+//! endpoints with them, those pods and the Services whose slices name them are. After any other
+//! change all is compiled again, and equal results are replaced by the previous ones, so that
+//! resources stay encoded and proxies that need no change are skipped.
 //!
 //! The second way is for pods without problems, where every policy means what is written in it.
 //! Other pods change what a policy means: one whose labels a binding selects, one for which the
@@ -63,8 +63,7 @@ pub(crate) fn compile_after(
     (index, problems, changes)
 }
 
-/// The shorter way: `None` if more has changed than the state of endpoints, and whether and
-/// since when their pods are ready.
+/// The shorter way: `None` if more has changed than states of endpoints and readiness of pods.
 fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let old = &before.world;
     if !same_besides_pods_and_slices(world, old) {
@@ -115,6 +114,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         releases: before.releases.clone(),
         externals: before.externals.clone(),
         revocations: before.revocations.clone(),
+        gateways: before.gateways.clone(),
         dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),

@@ -65,6 +65,7 @@ macro_rules! same_policy {
             let same: &[fn(&World, &World) -> bool] = &[$(same_policy!(@$change $field)),+];
             same.iter().all(|same| same(one, other))
                 && Arc::ptr_eq(&one.ca_bundles, &other.ca_bundles)
+                && Arc::ptr_eq(&one.listener_certificates, &other.listener_certificates)
         }
     };
 }
@@ -101,6 +102,12 @@ pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet
 /// Replaces what is as it was by what was there, and returns what is not.
 pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     index.shared = before.shared.clone();
+    if let Some(gateways) = Arc::get_mut(&mut index.gateways) {
+        gateways.take_over(&before.gateways);
+    }
+    if index.gateways == before.gateways {
+        index.gateways = before.gateways.clone();
+    }
     // First, since what is shared decides what is the same.
     let policies = Arc::get_mut(&mut index.policies);
     let changed_by_policy = policies.map(|now| now.take_over(&before.policies));
@@ -241,6 +248,7 @@ fn same_outside(index: &Index, before: &Index, key: &ObjectKey) -> bool {
 fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
     let (outside, outside_before) = (&index.externals, &before.externals);
     let same_outside = outside == outside_before;
+    let same_gateways = Arc::ptr_eq(&index.gateways, &before.gateways);
     let same_targets = index.targets.same(&before.targets);
     let same_groups = same_targets && index.names.same(&before.names);
     differing(&index.pods, &before.pods, |key, new, old| {
@@ -255,11 +263,18 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && same_guard(index, before, new, old)
             && (same_outside
                 || outside.same_for(outside_before, &key.namespace, &now.service_account))
+            && (same_gateways || same_gateway(index, before, key, &now))
             && index.counts_early(new) == before.counts_early(old)
             && (same_groups && new.serves == old.serves
                 || same_names([index, before], key, &now, [new, old]))
             && (same_targets || rules_are_unused(old) || same_rules(index, before, key, &now))
     })
+}
+
+/// Whether a pod serves the same as one of a Gateway, if it is any.
+fn same_gateway(index: &Index, before: &Index, key: &ObjectKey, facts: &PodFacts) -> bool {
+    let [now, then] = [index, before].map(|index| index.gateway_of(key, facts));
+    now.map(|(_, one)| one) == then.map(|(_, one)| one)
 }
 
 /// Whether policies mean the same for requests to the pod.
@@ -339,6 +354,7 @@ pub(super) fn with_places(
         releases: before.releases.clone(),
         externals: before.externals.clone(),
         revocations: before.revocations.clone(),
+        gateways: before.gateways.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()

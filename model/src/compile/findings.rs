@@ -15,7 +15,8 @@ use policy::name::ObjectRef;
 
 use crate::{
     problem::{
-        Condition, ConditionType, ObjectReport, ParentReport, Problem, Problems, Reason, Severity,
+        Condition, ConditionType, ListenerReport, ObjectReport, ParentReport, Problem, Problems,
+        Reason, Severity,
     },
     world::Meta,
 };
@@ -73,6 +74,7 @@ struct FoundObject {
     summary: String,
     target: Option<String>,
     parents: Vec<ParentReport>,
+    listeners: Vec<ListenerReport>,
 }
 
 impl Finding {
@@ -113,8 +115,9 @@ impl Findings {
             summary,
             target: None,
             parents: Vec::new(),
+            listeners: Vec::new(),
         };
-        self.objects.insert(object, seen);
+        self.objects.entry(object).or_insert(seen);
     }
 
     /// Notes what an object is about, of a kind that shows that apart.
@@ -124,10 +127,17 @@ impl Findings {
         }
     }
 
-    /// Notes what is said about a route as each of its parents sees it.
+    /// Notes what is said about a route as some of its parents see it.
     pub(crate) fn of_parents(&mut self, object: &ObjectRef, parents: Vec<ParentReport>) {
         if let Some(seen) = self.objects.get_mut(object) {
-            seen.parents = parents;
+            seen.parents.extend(parents);
+        }
+    }
+
+    /// Notes what is said about the listeners of a Gateway.
+    pub(crate) fn of_listeners(&mut self, object: &ObjectRef, listeners: Vec<ListenerReport>) {
+        if let Some(seen) = self.objects.get_mut(object) {
+            seen.listeners = listeners;
         }
     }
 
@@ -168,6 +178,7 @@ impl Findings {
                 summary: seen.summary,
                 target: seen.target,
                 parents: seen.parents,
+                listeners: seen.listeners,
             };
             (object, report)
         });

@@ -11,10 +11,10 @@
 
 mod overridden;
 mod parents;
-mod reports;
-mod rules;
-mod settled;
-mod tables;
+pub(super) mod reports;
+pub(super) mod rules;
+pub(super) mod settled;
+pub(super) mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ mod destinations;
 mod endpoints;
 mod external;
 mod faults;
+mod gateways;
 mod modes;
 mod order;
 mod protocols;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, external, faults, findings,
+    access, addresses, annotations, bindings, endpoints, external, faults, findings, gateways,
     members::Members, protocols, release_findings, releases, revocations, route_names, routes,
     service_routes::ServiceRoutesCompiler, slices, splits, traffic,
 };
@@ -92,6 +92,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     );
     routed.settle(&mut services, &policies);
     routed.report(&services, &claims, &mut findings);
+    let gateways = gateways::gateways(world, defaults, &policies, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
@@ -106,6 +107,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         releases: Arc::new(releases),
         externals: Arc::new(externals),
         revocations: Arc::new(revocations),
+        gateways: Arc::new(gateways),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

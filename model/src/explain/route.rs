@@ -156,8 +156,7 @@ impl BackendRoute {
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
-        let namespace = caller.identity.as_ref().and_then(SpiffeId::namespace);
-        let audience = namespace.map_or(Audience::Everyone, Audience::Namespace);
+        let audience = audience(index, caller);
         let table = index.routes_at(entry, port, audience);
         let by_host = host::may_decide_otherwise(&table, seen);
         let decided = table.decide(seen);
@@ -372,6 +371,19 @@ impl Instead {
         };
         (text, by)
     }
+}
+
+/// Which routes are for a caller. Those of Services are not for Gateways, whose own have decided.
+fn audience<'a>(index: &Index, caller: &'a Caller) -> Audience<'a> {
+    let is_gateway = caller.example.as_ref().is_some_and(|pod| {
+        let facts = index.world.pods.get(pod);
+        facts.is_some_and(|facts| index.gateway_of(pod, facts).is_some())
+    });
+    if is_gateway {
+        return Audience::Direct;
+    }
+    let namespace = caller.identity.as_ref().and_then(SpiffeId::namespace);
+    namespace.map_or(Audience::Everyone, Audience::Namespace)
 }
 
 /// A backend as users read it: a set of a release is no object that they have.

@@ -103,6 +103,13 @@ impl Interest {
         for (ip, port) in addresses {
             interest.add(index, &pod.namespace, ip, port);
         }
+        if let Some(facts) = index.world.pods.get(pod)
+            && let Some((_, gateway)) = index.gateway_of(pod, facts)
+        {
+            for (service, _) in &gateway.leads_to {
+                interest.add_service(index, &pod.namespace, service);
+            }
+        }
         for host in index.hosts_of(pod) {
             interest.add_host(index, host.clone());
         }

@@ -40,6 +40,9 @@ pub struct Defaults {
     /// What Revocations may not be about, and which are not in force yet. This part changes while
     /// the controller runs.
     pub revocation: Arc<RevocationContext>,
+    /// `gateway.namespaces`, in which Gateways are served; `None`: `gateway.enabled` is false, and
+    /// nothing is reported of any Gateway.
+    pub gateway_namespaces: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Default for Defaults {
@@ -58,6 +61,7 @@ impl Default for Defaults {
             excluded_namespaces: Arc::default(),
             tracing: None,
             revocation: Arc::default(),
+            gateway_namespaces: None,
         }
     }
 }

@@ -126,6 +126,10 @@ impl Index {
                 let namespaces = entry.callers.namespaces();
                 this.namespaces.extend(namespaces.into_iter().cloned());
             }
+            for (account, object) in self.gateway_origins() {
+                let this = dependents.entry(object.clone()).or_default();
+                this.accounts.insert(account);
+            }
             for (root, entry) in &self.services {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
                     let this = dependents.entry(object.clone()).or_default();
@@ -275,6 +279,10 @@ impl Index {
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
         let mut entry = self.pods.get(pod).into_iter();
         if entry.any(|entry| self.guard_origins(entry).any(|origin| origin == object)) {
+            return true;
+        }
+        let gateway = self.gateway_of(pod, facts);
+        if gateway.is_some_and(|(_, gateway)| self.gateway_is_made_from(object, gateway)) {
             return true;
         }
         if object.kind == Kind::ExternalService {

@@ -54,6 +54,11 @@ pub(crate) fn external_host(name: &str) -> Option<(&str, u16)> {
     }
 }
 
+/// Name of the resource with the certificate of a Secret that a Gateway names.
+pub(crate) fn certificate_name(secret: &ObjectKey) -> String {
+    wire::names::certificate(&secret.namespace, &secret.name)
+}
+
 /// Name of the resource that says where a port of a Service is served.
 pub(crate) fn endpoints_name(service: &ObjectKey, port: u16) -> String {
     wire::names::endpoints(&service.namespace, &service.name, port)

@@ -25,6 +25,10 @@ pub struct ResourceSet {
     pub resources: BTreeMap<String, Arc<EncodedResource>>,
     /// What is not among them because the proxy could not use it.
     pub left_out: Vec<LeftOut>,
+    /// Secrets whose certificates the pod serves, a Gateway's. They are no resources here: the
+    /// controller adds them as `certificate/<namespace>/<name>` when it sends these. Each with the
+    /// fingerprint of [`crate::world::ListenerCertificateFacts`].
+    pub certificates: BTreeMap<ObjectKey, Arc<str>>,
 }
 
 impl Model {
@@ -59,6 +63,8 @@ impl Model {
             set.add(names);
         }
         set.egress(facts, destinations);
+        // Before any destination: of a Service that both need, a Gateway gets no routes.
+        set.gateway(facts);
         for name in destinations {
             let Some((ip, port)) = address(name) else {
                 continue;
@@ -266,9 +272,20 @@ impl CollectedResources<'_> {
             }
             self.leave_out(routed.resource);
         }
-        self.add(self.index.service(&key, entry, port, port_entry).clone());
-        self.endpoints(&key, entry, port, port_entry);
-        self.policy(&key, port);
+        self.with_splits(&key, entry, (port, port_entry));
+    }
+
+    /// A Service port with its splits, and where they lead.
+    pub(super) fn with_splits(
+        &mut self,
+        key: &ObjectKey,
+        entry: &ServiceEntry,
+        (port, port_entry): (u16, &PortEntry),
+    ) {
+        self.calls = true;
+        self.add(self.index.service(key, entry, port, port_entry).clone());
+        self.endpoints(key, entry, port, port_entry);
+        self.policy(key, port);
         for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
             let Some(entry) = self.index.backend(backend) else {
                 continue;

@@ -1,6 +1,8 @@
 //! Decides which changes of a resource are sent at once, without waiting to be batched with
 //! others.
 
+use std::collections::BTreeSet;
+
 use policy::release::ReleaseSet;
 use wire::v1::{self, resource::Content};
 
@@ -8,9 +10,9 @@ use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter, a pod that left its address, a right
-/// to harm calls, a part of the calls of a release's candidate, a way out of the mesh, a certificate
-/// that is revoked. Such a change is sent at once; all
-/// others may wait for company.
+/// to harm calls, a part of the calls of a release's candidate, a way out of the mesh, a listener of
+/// a Gateway, its certificate or a route of it, a certificate that is revoked. Such a change is sent
+/// at once; all others may wait for company.
 pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
         published?.resource.content.as_ref()
@@ -28,9 +30,22 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
             let leave_as_before = old.external.is_none() || old.external == new.external;
             !leave_as_before || !old.endpoints.iter().all(kept)
         }
-        (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
         (None, Some(Content::Revocations(_))) | (Some(Content::Revocations(_)), None) => true,
         (Some(Content::Revocations(old)), Some(Content::Revocations(new))) => old != new,
+        (
+            Some(
+                Content::Endpoints(_)
+                | Content::Rule(_)
+                | Content::ExtendedRule(_)
+                | Content::Gateway(_)
+                | Content::ListenerCertificate(_),
+            ),
+            None,
+        ) => true,
+        (Some(Content::Gateway(old)), Some(Content::Gateway(new))) => {
+            let kept = |was: &v1::GatewayListener| new.listeners.iter().any(|is| keeps(is, was));
+            !old.listeners.iter().all(kept)
+        }
         (Some(Content::Rule(old)), Some(Content::Rule(new)))
         | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
         // A candidate that gets less may harm what it gets.
@@ -58,6 +73,25 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
         }
         _ => false,
     }
+}
+
+/// Whether a listener has all that another one had: its hosts, certificates and routes.
+fn keeps(is: &v1::GatewayListener, was: &v1::GatewayListener) -> bool {
+    fn routes(of: &v1::GatewayListener) -> BTreeSet<(&str, &str, &str)> {
+        let rules = of.routes.iter().flat_map(|routes| &routes.rules);
+        let origins = rules.filter_map(|rule| rule.origin.as_ref());
+        origins
+            .map(|one| (&*one.kind, &*one.namespace, &*one.name))
+            .collect()
+    }
+    let place = |of: &v1::GatewayListener| (of.name.clone(), of.port, of.protocol);
+    place(is) == place(was)
+        && is.hostname == was.hostname
+        && was
+            .certificates
+            .iter()
+            .all(|one| is.certificates.contains(one))
+        && routes(was).is_subset(&routes(is))
 }
 
 /// What the candidate of a release gets, by all rules together.

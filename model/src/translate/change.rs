@@ -8,7 +8,9 @@ use policy::mode::AccessMode;
 use policy::name::Kind;
 
 use super::external::external_service;
-use super::gateway::{gateway_tcp_route, grpc_route, http_route, reference_grant};
+use super::gateway::{
+    gateway, gateway_class, gateway_tcp_route, grpc_route, http_route, reference_grant, tls_route,
+};
 use super::metadata::key;
 use super::smi::traffic_policy;
 use super::smi::{binding, group, split, target, tcp_route, udp_route};
@@ -83,6 +85,9 @@ pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
         Kind::HttpRoute => world.http_routes.contains_key(key),
         Kind::GrpcRoute => world.grpc_routes.contains_key(key),
         Kind::GatewayTcpRoute => world.gateway_tcp_routes.contains_key(key),
+        Kind::TlsRoute => world.tls_routes.contains_key(key),
+        Kind::Gateway => world.gateways.contains_key(key),
+        Kind::GatewayClass => world.gateway_classes.contains_key(key),
         Kind::ReferenceGrant => world.grants.contains_key(key),
         // One that is made does nothing before its status orders it, or is in no namespace.
         Kind::CanaryRelease
@@ -110,6 +115,9 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
         Kind::HttpRoute => lay!(world.http_routes, key, object, http_route),
         Kind::GrpcRoute => lay!(world.grpc_routes, key, object, grpc_route),
         Kind::GatewayTcpRoute => lay!(world.gateway_tcp_routes, key, object, gateway_tcp_route),
+        Kind::TlsRoute => lay!(world.tls_routes, key, object, tls_route),
+        Kind::Gateway => lay!(world.gateways, key, object, gateway),
+        Kind::GatewayClass => lay!(world.gateway_classes, key, object, gateway_class),
         Kind::ReferenceGrant => lay!(world.grants, key, object, reference_grant),
         Kind::CanaryRelease
         | Kind::FaultExperiment

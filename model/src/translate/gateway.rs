@@ -1,11 +1,12 @@
-//! Translates routes and grants of the Gateway API. It never fails: a mistake costs the part of
+//! Translates objects of the Gateway API. It never fails: a mistake costs the part of
 //! the object that holds it.
 
 use std::sync::Arc;
 
 use crds::smi::validation::Cluster;
 use gateway_api::{
-    GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute,
+    GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute,
+    gateway::{ClassSpec, GatewaySpec},
     grants::Grant,
     route::{ParentRef, Route},
 };
@@ -13,7 +14,7 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::metadata::{created, text};
-use crate::world::{GatewayRouteFacts, GrantFacts, Meta};
+use crate::world::{GatewayClassFacts, GatewayFacts, GatewayRouteFacts, GrantFacts, Meta};
 
 /// An HTTPRoute.
 pub fn http_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFacts {
@@ -45,6 +46,42 @@ pub fn gateway_tcp_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFac
     facts(object, Route::read_tcp(&route))
 }
 
+/// A TLSRoute.
+pub fn tls_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFacts {
+    let route = TLSRoute {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..TLSRoute::default()
+    };
+    facts(object, Route::read_tls(&route))
+}
+
+/// A Gateway.
+pub fn gateway(object: &DynamicObject, _: &Cluster) -> GatewayFacts {
+    let gateway = Gateway {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..Gateway::default()
+    };
+    GatewayFacts {
+        meta: meta(object),
+        spec: Arc::new(GatewaySpec::read(&gateway)),
+    }
+}
+
+/// A GatewayClass.
+pub fn gateway_class(object: &DynamicObject, _: &Cluster) -> GatewayClassFacts {
+    let class = GatewayClass {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..GatewayClass::default()
+    };
+    GatewayClassFacts {
+        meta: meta(object),
+        spec: ClassSpec::read(&class),
+    }
+}
+
 /// A ReferenceGrant.
 pub fn reference_grant(object: &DynamicObject, _: &Cluster) -> GrantFacts {
     let grant = ReferenceGrant {
@@ -58,10 +95,10 @@ pub fn reference_grant(object: &DynamicObject, _: &Cluster) -> GrantFacts {
     }
 }
 
-/// Of a route with other parents alone, which other controllers look after, nothing is kept but
+/// Of a route with other parents than Services and Gateways alone, which other controllers look after, nothing is kept but
 /// that it is there: whatever changes in it, nothing is compiled for it.
 fn facts(object: &DynamicObject, route: Route) -> GatewayRouteFacts {
-    let is_ours = |parent: &ParentRef| parent.service().is_some();
+    let is_ours = |parent: &ParentRef| parent.service().is_some() || parent.gateway().is_some();
     let (meta, route) = if route.parents.iter().any(is_ours) {
         (meta(object), route)
     } else {

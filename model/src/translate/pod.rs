@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::core::DynamicObject;
-use policy::protocol::PortRange;
+use policy::{protocol::PortRange, well_known::MESH_PORT};
 
 use super::core::{addresses, annotations, is_tcp, pairs, parse, port_number};
 use super::metadata::{Unusable, annotation, created, text};
@@ -140,6 +140,16 @@ fn container_ports(spec: &PodSpec) -> BTreeMap<u16, Arc<str>> {
 
 fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy> {
     let version = annotation(meta, labels::PROXY_VERSION)?;
+    if let Some(running) = gateway(spec, status) {
+        return Some(Proxy {
+            version,
+            running,
+            is_gateway: true,
+            skip_inbound_ports: all_but(MESH_PORT),
+            skip_outbound_ports: Vec::new(),
+            skip_outbound_nets: Vec::new(),
+        });
+    }
     let init = spec.init_containers.as_deref().unwrap_or_default();
     if spec.host_network == Some(true)
         || !init
@@ -174,10 +184,33 @@ fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy>
     Some(Proxy {
         version,
         running,
+        is_gateway: false,
         skip_inbound_ports: ports(SKIP_INBOUND_ARGUMENT),
         skip_outbound_ports: ports(SKIP_OUTBOUND_PORTS_ARGUMENT),
         skip_outbound_nets: nets.split(',').filter_map(net).collect(),
     })
+}
+
+/// Whether the program of a Gateway runs in the pod; `None` if the pod has none. It needs no
+/// sidecar and no capture: it is the pod's application.
+fn gateway(spec: &PodSpec, status: &PodStatus) -> Option<bool> {
+    let is_named = |name: &str| name == crds::objects::GATEWAY_CONTAINER;
+    if spec.host_network == Some(true) || !spec.containers.iter().any(|one| is_named(&one.name)) {
+        return None;
+    }
+    let mut states = status.container_statuses.iter().flatten();
+    let running = states.find(|one| is_named(&one.name));
+    let state = running.and_then(|one| one.state.as_ref());
+    Some(state.is_some_and(|state| state.running.is_some()))
+}
+
+/// All ports but one.
+fn all_but(port: u16) -> Vec<PortRange> {
+    let ranges = [(1, port - 1), (port + 1, u16::MAX)];
+    let ranges = ranges.into_iter();
+    ranges
+        .filter_map(|(first, last)| PortRange::new(first, last))
+        .collect()
 }
 
 /// A net, or an address as the net that holds nothing else.

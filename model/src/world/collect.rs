@@ -127,6 +127,8 @@ macro_rules! collector {
             pub names: KindFacts<crate::world::ResolvedName>,
             /// The same.
             pub ca_bundles: KindFacts<crate::world::CaBundle>,
+            /// The same.
+            pub listener_certificates: KindFacts<crate::world::ListenerCertificateFacts>,
         }
 
         impl Collector {
@@ -141,6 +143,7 @@ macro_rules! collector {
                     $($field: self.$field.store.clone(),)+
                     names: self.names.store.clone(),
                     ca_bundles: self.ca_bundles.store.clone(),
+                    listener_certificates: self.listener_certificates.store.clone(),
                 }
             }
         }

@@ -70,6 +70,8 @@ pub struct Proxy {
     /// Whether its container runs now. A pod counts as meshed either way: its
     /// traffic is captured from the start, so plaintext would not get through.
     pub running: bool,
+    /// It is the pod's application itself: a Gateway, beside which there is no other.
+    pub is_gateway: bool,
     /// Ports that traffic capture leaves alone, read from the init container's
     /// own arguments: the annotation may have been edited since.
     pub skip_inbound_ports: Vec<PortRange>,

@@ -1,13 +1,17 @@
-//! Facts of the Gateway API's routes and grants.
+//! Facts of the Gateway API: routes, grants, and Gateways.
 //!
-//! Of a route's status nothing is part of a fact: several controllers write it, and none of them
-//! decides about calls.
+//! Of a status nothing is part of a fact: several controllers write that of routes, and none of
+//! them decides about calls.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gateway_api::{grants::Grant, route::Route};
+use gateway_api::conditions::GATEWAY_CONTROLLER;
+use gateway_api::gateway::{ClassSpec, GatewaySpec};
+use gateway_api::grants::{Grant, Grants};
+use gateway_api::route::Route;
 
-use super::{fact::Fact, smi::Meta};
+use super::{World, fact::Fact, key::ObjectKey, smi::Meta};
 
 /// An HTTPRoute, a GRPCRoute, or a TCPRoute of the Gateway API.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,4 +33,88 @@ pub struct GrantFacts {
     pub grant: Arc<Grant>,
 }
 
-impl Fact for GrantFacts {}
+impl Fact for GrantFacts {
+    /// What it permitted must end at once.
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        old.is_some_and(|old| new.is_none_or(|new| new.grant != old.grant))
+    }
+}
+
+/// A Gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayFacts {
+    /// Metadata.
+    pub meta: Meta,
+    /// What is configured, validated by itself.
+    pub spec: Arc<GatewaySpec>,
+}
+
+impl Fact for GatewayFacts {}
+
+/// A GatewayClass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayClassFacts {
+    /// Metadata.
+    pub meta: Meta,
+    /// What is configured.
+    pub spec: ClassSpec,
+}
+
+impl Fact for GatewayClassFacts {}
+
+/// Whether the certificate in a Secret that a Gateway names can be served, under the Secret's own
+/// key. The controller reads the Secrets of [`World::listener_secrets`] itself; no certificate and
+/// no key is ever part of a World. A Secret that was not read yet has no fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerCertificateFacts {
+    /// It can.
+    Usable {
+        /// When it ends, in seconds since 1970.
+        not_after: i64,
+        /// Of the leaf, as text. Another certificate has another one.
+        fingerprint: Arc<str>,
+    },
+    /// It cannot, or there is no such Secret: one sentence that says why and names the way out,
+    /// and nothing that the Secret holds.
+    Unusable(Arc<str>),
+}
+
+impl Fact for ListenerCertificateFacts {
+    /// What must not be served any more ends at once.
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        let is_usable = |fact: Option<&Self>| matches!(fact, Some(Self::Usable { .. }));
+        is_usable(old) && !is_usable(new)
+    }
+}
+
+impl World {
+    /// The Secrets that Gateways of these namespaces name for their listeners, where a Gateway is
+    /// Weft's and may name them. No other Secret is to be read.
+    #[must_use]
+    pub fn listener_secrets(&self, namespaces: &BTreeSet<String>) -> BTreeSet<ObjectKey> {
+        let grants = Grants::new(self.grants.values().map(|facts| &*facts.grant));
+        let mut secrets = BTreeSet::new();
+        for (gateway, facts) in self.gateways.iter() {
+            if !namespaces.contains(&*gateway.namespace) || !self.is_own_class(&facts.spec.class) {
+                continue;
+            }
+            let listeners = facts.spec.listeners.iter();
+            let named = listeners.flat_map(|listener| &listener.certificates);
+            let permitted = named.filter(|one| {
+                one.is_secret()
+                    && grants.allows_secret(&gateway.namespace, &one.namespace, &one.name)
+            });
+            secrets.extend(permitted.map(|one| ObjectKey {
+                namespace: one.namespace.clone(),
+                name: one.name.clone(),
+            }));
+        }
+        secrets
+    }
+
+    /// Whether Gateways of a class are Weft's.
+    pub(crate) fn is_own_class(&self, class: &str) -> bool {
+        let class = self.gateway_classes.get(&ObjectKey::new("", class));
+        class.is_some_and(|facts| &*facts.spec.controller == GATEWAY_CONTROLLER)
+    }
+}

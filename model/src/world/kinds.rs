@@ -83,6 +83,15 @@ macro_rules! rows {
             /// TCPRoutes of the Gateway API; the same.
             gateway_tcp_routes: GatewayRouteFacts = gateway_api::TCPRoute,
                 serve gateway_tcp_route, policy, Some(Kind::GatewayTcpRoute), false;
+            /// TLSRoutes; the same.
+            tls_routes: GatewayRouteFacts = gateway_api::TLSRoute,
+                serve tls_route, policy, Some(Kind::TlsRoute), false;
+            /// Gateways. Their status is written by what makes their objects.
+            gateways: GatewayFacts = gateway_api::Gateway,
+                serve gateway, policy, Some(Kind::Gateway), false;
+            /// GatewayClasses; the same. The key's namespace is empty.
+            gateway_classes: GatewayClassFacts = gateway_api::GatewayClass,
+                serve gateway_class, policy, Some(Kind::GatewayClass), false;
             /// ReferenceGrants.
             grants: GrantFacts = gateway_api::ReferenceGrant,
                 serve reference_grant, policy, Some(Kind::ReferenceGrant), false;
@@ -145,6 +154,9 @@ versioned!(
     gateway_api::HTTPRoute,
     gateway_api::GRPCRoute,
     gateway_api::TCPRoute,
+    gateway_api::TLSRoute,
+    gateway_api::Gateway,
+    gateway_api::GatewayClass,
     gateway_api::ReferenceGrant
 );
 

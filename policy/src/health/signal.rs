@@ -58,7 +58,8 @@ impl HealthSignal {
             | Reason::InvalidBackend
             | Reason::InvalidRoute
             | Reason::EgressDenied
-            | Reason::Revoked => None,
+            | Reason::Revoked
+            | Reason::Misdirected => None,
         }
     }
 }

@@ -39,6 +39,9 @@ pub enum LimitKey {
     Caller,
     /// Each value of this header, of each caller.
     Header(HeaderName),
+    /// Each address from which clients call a Gateway, of each Gateway; as `Caller` where no
+    /// Gateway calls.
+    ClientAddress,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

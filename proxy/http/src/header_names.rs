@@ -25,6 +25,8 @@ pub const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
 pub const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 /// A request is a copy, or made for one. Between proxies it also holds the limits for its receiver.
 pub const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
+/// Between proxies: the address of the client that a Gateway passes a request on for.
+pub const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("weft-client-address");
 /// Which calls are to go elsewhere.
 pub const ROUTE: HeaderName = HeaderName::from_static("weft-route");
 /// A secret whose hash a policy lists.

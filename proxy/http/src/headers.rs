@@ -16,8 +16,8 @@ use crate::head::{UPGRADE_BODY, number};
 mod ours;
 
 pub use crate::header_names::{
-    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, DESTINATION, DESTINATION_POD, FAULT, FIXED_RESPONSE,
-    PRIORITY, REASON, REST, ROUTED_TO, SPENT, TIMEOUT, UNSENT,
+    ATTEMPT, CLIENT_ADDRESS, CLIENT_ID, CONTEXT, DEGRADED, DESTINATION, DESTINATION_POD, FAULT,
+    FIXED_RESPONSE, PRIORITY, REASON, REST, ROUTED_TO, SPENT, TIMEOUT, UNSENT,
 };
 use ours::is_ours;
 pub use ours::{Ours, Times, strip_ours};
@@ -208,7 +208,7 @@ fn is_http(protocol: &[u8]) -> bool {
 
 /// HTTP/2 may name the host in a header alone. From here on it stands where rules, splits and the
 /// sender of the request look for it.
-pub(crate) fn name_authority(parts: &mut Parts) {
+pub fn name_authority(parts: &mut Parts) {
     if parts.version != Version::HTTP_2 || parts.uri.authority().is_some() {
         return;
     }

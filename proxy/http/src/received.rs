@@ -3,6 +3,8 @@
 //! constructor, so neither can forget a step, and what can be read in two ways is refused from any
 //! sender.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -46,6 +48,8 @@ pub struct Received {
     pub shadow: Option<Shadow>,
     /// Its headers about where calls are to go, of which the same holds.
     pub route_override: Option<Box<OverrideHeaders>>,
+    /// The client for which a Gateway passes it on, of which the same holds.
+    pub client_address: Option<IpAddr>,
 }
 
 /// The source of the protocols that a request asks to upgrade to.
@@ -107,6 +111,7 @@ impl Received {
             retry,
             shadow,
             route_override,
+            client_address,
         } = clean(&mut parts);
         Ok(Self {
             parts,
@@ -120,7 +125,25 @@ impl Received {
             retry,
             shadow,
             route_override,
+            client_address,
         })
+    }
+
+    /// Forgets what its sender has written into headers of ours, and that it took this proxy for a
+    /// forward proxy: clients outside the mesh have no say in either.
+    pub fn of_outside(&mut self) {
+        self.times = None;
+        self.context = None;
+        self.priority = None;
+        self.retry = false;
+        self.shadow = None;
+        self.route_override = None;
+        self.client_address = None;
+        if self.parts.extensions.remove::<AbsoluteForm>().is_some() {
+            // `Host` is the same by now.
+            let path = self.parts.uri.path_and_query().cloned();
+            self.parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
     }
 }
 

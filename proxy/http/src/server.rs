@@ -39,11 +39,21 @@ use crate::unread_body;
 /// pod's own application may keep its connections for as long as it likes.
 pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);
 
+/// A client whose connection is to end has this long for one more request, whose answer announces
+/// the end: a close between two requests may cost the request that is on its way. Long against the
+/// idle times of a connection in use, short against the stop of a proxy.
+const LAST_WITHIN: Duration = Duration::from_millis(500);
+/// The same at a Gateway, which stops as slowly as load balancers learn of it.
+const LAST_AT_EDGE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
 pub enum Profile {
     OwnApplication,
     Network,
+    /// Clients of a Gateway: the same, and their address goes on leading here for a while after
+    /// connections begin to end.
+    Edge,
     /// A peer proxy, with what sends to it.
     Mesh(FlushHandle),
 }
@@ -85,7 +95,7 @@ where
 {
     let most_fields = match accepted.profile {
         Profile::Mesh(_) => MESH_HEADER_COUNT,
-        Profile::OwnApplication | Profile::Network => HEADER_COUNT,
+        Profile::OwnApplication | Profile::Network | Profile::Edge => HEADER_COUNT,
     };
     let mesh = matches!(accepted.profile, Profile::Mesh(_));
     let refused: RefusedHook = Arc::new(refused);
@@ -161,14 +171,14 @@ impl Profile {
     const fn class(&self) -> AdmissionClass {
         match self {
             Self::OwnApplication => AdmissionClass::Own,
-            Self::Network | Self::Mesh(_) => AdmissionClass::Callers,
+            Self::Network | Self::Edge | Self::Mesh(_) => AdmissionClass::Callers,
         }
     }
 
     const fn previous_hop(&self) -> PreviousHop {
         match self {
             Self::OwnApplication => PreviousHop::Application,
-            Self::Network => PreviousHop::Outside,
+            Self::Network | Self::Edge => PreviousHop::Outside,
             Self::Mesh(_) => PreviousHop::Peer,
         }
     }
@@ -178,7 +188,7 @@ fn http2_limits(profile: Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> s
     let (class, from) = (profile.class(), profile.previous_hop());
     let (profile, flush_handle) = match profile {
         Profile::Mesh(flush_handle) => (MESH, Some(flush_handle)),
-        Profile::OwnApplication | Profile::Network => (PLAIN, None),
+        Profile::OwnApplication | Profile::Network | Profile::Edge => (PLAIN, None),
     };
     server::Limits {
         profile,
@@ -210,6 +220,10 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> 
         budget,
         class: profile.class(),
         from: profile.previous_hop(),
+        last_within: match profile {
+            Profile::Edge => LAST_AT_EDGE_WITHIN,
+            Profile::OwnApplication | Profile::Network | Profile::Mesh(_) => LAST_WITHIN,
+        },
         permit,
     }
 }

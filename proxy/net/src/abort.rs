@@ -133,6 +133,15 @@ impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     }
 }
 
+/// The same of a connection whose first message was read before.
+impl MayAbort for tokio_rustls::server::TlsStream<Prefixed<Coalescing>> {
+    fn abort(&mut self) {}
+
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        self.get_ref().0.inner.broken()
+    }
+}
+
 impl<S: MayAbort> MayAbort for Prefixed<S> {
     fn abort(&mut self) {
         self.inner.abort();

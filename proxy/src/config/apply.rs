@@ -23,6 +23,7 @@ use prost::Message as _;
 use wire::{convert, v1};
 
 mod egress;
+mod gateway;
 mod lists;
 mod services;
 
@@ -44,6 +45,13 @@ const DECLARED_RANGE: u16 = 64;
 const MAX_ATTRIBUTES: usize = 32;
 /// Bytes of the name and of the value of one of them.
 const MAX_ATTRIBUTE_LEN: usize = 512;
+
+/// Whether a batch changes what stands at addresses.
+pub(super) fn changes_destinations(batch: &v1::Batch) -> bool {
+    let set = batch.set.iter().map(|resource| &resource.name);
+    let mut named = set.chain(&batch.remove);
+    batch.full || named.any(|name| name.starts_with(wire::names::DESTINATION))
+}
 
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
@@ -285,6 +293,10 @@ impl Snapshot {
             self.egress = Arc::default();
         } else if name == wire::names::REVOCATIONS {
             self.revocations = None;
+        } else if name == wire::names::GATEWAY {
+            self.remove_gateway();
+        } else if name.starts_with(wire::names::CERTIFICATE) {
+            self.remove_certificate(name);
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -362,6 +374,10 @@ impl Snapshot {
             v1::resource::Content::Revocations(message) => {
                 let revocations = convert::revocations(&message);
                 self.revoke(revocations.map_err(|bad| bad.to_string())?);
+            }
+            v1::resource::Content::Gateway(gateway) => self.set_gateway(&gateway)?,
+            v1::resource::Content::ListenerCertificate(certificate) => {
+                self.set_certificate(&name, certificate)?;
             }
             v1::resource::Content::Guard(guard) => {
                 let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ pub(crate) struct PortGuard {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival<'a> {
     pub(crate) caller: Caller<'a>,
+    /// The client for which a Gateway passes it on.
+    pub(crate) client: Option<IpAddr>,
     /// `None` for a connection of opaque bytes.
     pub(crate) request: Option<&'a RequestFacts<'a>>,
     /// It counts as fitting every route that it fits in one of these, or every route at all
@@ -403,6 +406,13 @@ impl PortGuard {
         match key {
             LimitKey::None => Key::All,
             LimitKey::Caller => Key::Caller(caller()),
+            LimitKey::ClientAddress => match arrival.client {
+                Some(client) => Key::Header {
+                    caller: caller(),
+                    value: self.seed.hash_one(client),
+                },
+                None => Key::Caller(caller()),
+            },
             LimitKey::Header(name) => Key::Header {
                 caller: caller(),
                 value: self.value(arrival.request.map(|request| request.headers), name),

@@ -26,6 +26,7 @@ use policy::subset::PeerPositions;
 use policy::traffic::call::TcpTarget;
 use policy::traffic::pod::PodGuard;
 
+use crate::config::gateway::GatewayConfig;
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::config::shares::Shares;
@@ -119,6 +120,8 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What the own pod may call outside the mesh.
     pub(crate) egress: Arc<Egress>,
+    /// What the own Gateway serves; `None` in the proxy of an application.
+    pub gateway: Option<Arc<GatewayConfig>>,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
     /// Which of its workload's proxies it is; `None`: not known.
@@ -178,6 +181,7 @@ impl Default for Snapshot {
             // What an older controller means, which sends none. Until there is a workload nothing
             // unknown may be called anyway.
             egress: Arc::default(),
+            gateway: None,
             log_filter: None,
             positions: None,
             access_log: None,
@@ -201,6 +205,14 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
+    /// Of the proxy of a Gateway.
+    pub(super) fn of_gateway() -> Self {
+        Self {
+            gateway: Some(Arc::default()),
+            ..Self::default()
+        }
+    }
+
     /// Ready to serve: the own policy is known.
     #[must_use]
     pub(crate) const fn is_complete(&self) -> bool {

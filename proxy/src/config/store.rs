@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
 
+use crate::config::apply::changes_destinations;
 use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
 use crate::config::names::{LOOKUP_WAIT, QueriedNames};
@@ -157,6 +158,12 @@ impl Store {
         Self { own, ..self }
     }
 
+    /// Of a Gateway's pod.
+    pub(crate) fn of_gateway(self) -> Self {
+        self.snapshot.store(Arc::new(Snapshot::of_gateway()));
+        self
+    }
+
     /// The newest snapshot. A decision takes one, and reads everything from it.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -171,12 +178,12 @@ impl Store {
 
     /// True once a controller has sent what this pod is.
     #[must_use]
-    pub(crate) fn is_configured(&self) -> bool {
+    pub fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
     }
 
     /// Notifies when anything changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
@@ -467,13 +474,6 @@ impl Store {
             }
         }
     }
-}
-
-/// Whether a batch changes what stands at addresses.
-fn changes_destinations(batch: &v1::Batch) -> bool {
-    let set = batch.set.iter().map(|resource| &resource.name);
-    let mut named = set.chain(&batch.remove);
-    batch.full || named.any(|name| name.starts_with(wire::names::DESTINATION))
 }
 
 #[cfg(test)]

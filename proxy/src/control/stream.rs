@@ -266,11 +266,17 @@ impl Control {
         if !is_same {
             held.remove(wire::names::BUNDLE);
         }
+        // No other proxy is sent the keys of a Gateway's listeners.
+        let capabilities = if snapshot.gateway.is_some() {
+            Capabilities::of_gateways()
+        } else {
+            Capabilities::of_this_version()
+        };
         v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held,
             destinations: subscribed.names(),
-            capabilities: Capabilities::of_this_version(),
+            capabilities,
         }
     }
 

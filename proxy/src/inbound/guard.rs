@@ -174,7 +174,7 @@ pub(super) fn requested_class(connection: &Connection, received: &Received) -> O
 pub(super) fn limited(
     connection: &Connection,
     snapshot: &Snapshot,
-    parts: &Parts,
+    received: &Received,
     path: &EvaluatedPath,
 ) -> Option<Box<Exceeded>> {
     let guard = port_guard(connection, snapshot)?;
@@ -183,7 +183,8 @@ pub(super) fn limited(
         guard,
         &Arrival {
             caller: connection.caller(),
-            request: Some(&path.facts(parts)),
+            client: received.client_address.filter(|_| connection.is_of_proxy()),
+            request: Some(&path.facts(&received.parts)),
             path: path.forms().ways(),
         },
     )
@@ -199,6 +200,7 @@ pub(super) fn admit_bytes(
     let allowed = authorize_bytes(connection, snapshot, begins_as_tls)?;
     let arrival = Arrival {
         caller: connection.caller(),
+        client: None,
         request: None,
         path: PathReadings::One,
     };

@@ -154,7 +154,7 @@ fn decide(
             guard::admit_copy(connection, snapshot, received).map(|()| policy_revision)
         })
         .map_err(Refused::Denied)?;
-    if let Some(exceeded) = guard::limited(connection, snapshot, &received.parts, &path) {
+    if let Some(exceeded) = guard::limited(connection, snapshot, received, &path) {
         return Err(Refused::Limited(exceeded));
     }
     let class = guard::class(connection, snapshot, received, &path);

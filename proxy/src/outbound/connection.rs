@@ -1,4 +1,5 @@
-//! One connection of the application, and the address that it called.
+//! One connection that calls: of the application to an address, or of a client that came in at a
+//! listener of the own Gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::Version;
 use policy::egress::host_name;
 use policy::reason::Reason;
+use policy::route::edits::Scheme;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -18,19 +20,29 @@ use crate::http::head::ReportedHead;
 use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::outbound::opened_to::{OpenedTo, until_gone};
+use crate::outbound::edge::Edge;
+use crate::outbound::opened_to::{OpenedTo, until_gone, until_pod_gone};
 use crate::outbound::outside::Outside;
+use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
-/// One connection of the application.
+/// What a connection came to, which decides where its calls go.
+pub(super) enum CameTo {
+    /// What stands at the address that the application called.
+    Opened(OpenedTo),
+    /// A listener of the own Gateway. On the heap: a sidecar has none.
+    Listener(Box<Edge>),
+}
+
+/// One connection that calls.
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
-    /// The address that the application called.
+    /// The address that was called.
     pub(super) addr: SocketAddr,
-    pub(super) opened: OpenedTo,
+    pub(super) came_to: CameTo,
     /// Where it was opened to nothing of the mesh.
     pub(super) outside: Option<Box<Outside>>,
     /// The application has had an answer on it.
@@ -44,10 +56,51 @@ impl Connection {
         Self {
             proxy,
             addr,
-            opened,
+            came_to: CameTo::Opened(opened),
             outside: None,
             answered: AtomicBool::new(false),
             broken: Notify::new(),
+        }
+    }
+
+    /// A connection of a client that came in at a listener.
+    pub(super) fn at_listener(proxy: Arc<Proxy>, edge: Edge) -> Self {
+        Self {
+            proxy,
+            addr: edge.addr,
+            came_to: CameTo::Listener(Box::new(edge)),
+            outside: None,
+            answered: AtomicBool::new(false),
+            broken: Notify::new(),
+        }
+    }
+
+    /// What it was opened to, where the application has opened it.
+    pub(super) const fn opened(&self) -> Option<&OpenedTo> {
+        match &self.came_to {
+            CameTo::Opened(opened) => Some(opened),
+            CameTo::Listener(_) => None,
+        }
+    }
+
+    /// Where it came in, where that is a listener.
+    pub(super) fn edge(&self) -> Option<&Edge> {
+        match &self.came_to {
+            CameTo::Opened(_) => None,
+            CameTo::Listener(edge) => Some(edge),
+        }
+    }
+
+    /// Of the URLs by which its requests were sent.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.edge().map_or(Scheme::Http, Edge::scheme)
+    }
+
+    /// Whether it may carry opaque bytes.
+    pub(super) fn may_open(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        match self.opened() {
+            Some(opened) => shadow::may_open(snapshot, &opened.destination),
+            None => shadow::may_pass(snapshot),
         }
     }
 
@@ -103,9 +156,23 @@ impl Connection {
 
     /// Returns when its target has left its address, or it breaks.
     pub(super) async fn over(&self) {
+        let gone = async {
+            match self.opened() {
+                Some(opened) => until_gone(&self.proxy.config, opened).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = until_gone(&self.proxy.config, &self.opened) => {}
+            () = gone => {}
             () = self.broken.notified() => {}
+        }
+    }
+
+    /// The failure of what it carries, once the pod that it was opened to has left its address.
+    pub(super) async fn pod_gone(&self) -> Failure {
+        match self.opened() {
+            Some(opened) => until_pod_gone(&self.proxy.config, opened).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -133,7 +200,9 @@ impl Connection {
         let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
         tracing::debug!(addr = %self.addr, %failure, "reset a connection");
         let mut call = self.call(CallKind::Bytes);
-        if let Destination::Pod(pod) = &*self.opened.destination {
+        if let Some(opened) = self.opened()
+            && let Destination::Pod(pod) = &*opened.destination
+        {
             // The controller declares what this port carries, so it may be a label.
             let (telemetry, port) = (&self.proxy.telemetry, self.addr.port());
             let _ = telemetry.port_label(Direction::outbound, "", port, true);
@@ -184,7 +253,8 @@ impl Connection {
                 remote: self.remote(outside.server_name.as_deref()),
             };
         }
-        if let Destination::Service(name) = &*self.opened.destination
+        if let Some(opened) = self.opened()
+            && let Destination::Service(name) = &*opened.destination
             && let Some(service) = snapshot.services.get(name)
         {
             return CallEnds::to_service(Arc::clone(&service.label), service.port);

@@ -217,13 +217,14 @@ pub(super) fn allow_reading(route: &Route, map: &mut HeaderMap) {
     }
 }
 
-/// The response that sends the caller elsewhere, of a request to the address `called`.
+/// The response that sends the caller elsewhere, of a request to the address `called`, by URLs of
+/// this scheme.
 ///
 /// # Errors
 /// When the place cannot be written.
 pub(super) fn redirection(
     redirect: &Redirect,
-    called: SocketAddr,
+    (scheme, called): (Scheme, SocketAddr),
     parts: &Parts,
 ) -> Result<Response<Body>, Failure> {
     let origin = match &redirect.cors {
@@ -242,7 +243,7 @@ pub(super) fn redirection(
     };
     let sent = parts.uri.path_and_query();
     let sent = sent.map_or("/", PathAndQuery::as_str);
-    let location = redirect.location(Scheme::Http, authority, called.port(), sent);
+    let location = redirect.location(scheme, authority, called.port(), sent);
     let location = HeaderValue::try_from(location).map_err(|_| {
         let detail = "the rule redirects the request to a place that no header can name";
         Failure::refused(Reason::InvalidRoute, detail)
@@ -334,7 +335,12 @@ mod tests {
         let mut parts = parts(Version::HTTP_10, "/a");
         parts.headers.clear();
         let called = SocketAddr::from(([10, 0, 0, 1], 8080));
-        let response = redirection(&redirect, called, &parts).unwrap();
-        assert_eq!(response.headers()[LOCATION], "http://10.0.0.1:8080/a");
+        for (scheme, location) in [
+            (Scheme::Http, "http://10.0.0.1:8080/a"),
+            (Scheme::Https, "https://10.0.0.1:8080/a"),
+        ] {
+            let response = redirection(&redirect, (scheme, called), &parts).unwrap();
+            assert_eq!(response.headers()[LOCATION], location);
+        }
     }
 }

@@ -160,17 +160,7 @@ fn dialled(connection: &Connection, addr: SocketAddr) -> Result<Choice, Failure>
 
 fn leaving(connection: &Connection, choice: Choice, external: External) -> Route {
     Route {
-        service: Arc::default(),
-        port: connection.addr.port(),
-        backend: Arc::default(),
-        backend_port: connection.addr.port(),
-        rule: None,
-        choice,
-        policy: None,
-        cookie: None,
-        overridden: false,
-        actions: None,
-        cors: None,
         external: Some(Box::new(external)),
+        ..Route::to(&Arc::default(), connection.addr.port(), choice)
     }
 }

@@ -273,6 +273,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
+        names_client: request.names_client,
         no_caller_waits: true,
         // A peer that is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),

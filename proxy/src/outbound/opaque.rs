@@ -23,7 +23,6 @@ use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::fault;
-use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::route::{Route, may_leave};
 use crate::outbound::routing::route_call;
 use crate::outbound::shadow;
@@ -118,7 +117,7 @@ pub(super) async fn open_ahead(connection: &Connection, call: &mut Call) -> Resu
 
 fn route_bytes(connection: &Connection, call: &mut Call) -> Result<RoutedBytes, Failure> {
     let snapshot = connection.proxy.config.snapshot();
-    shadow::may_open(&snapshot, &connection.opened.destination)?;
+    connection.may_open(&snapshot)?;
     let route = route_call(connection, &snapshot, None, None)?;
     shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
     call.set_ends(route.call_ends());
@@ -260,7 +259,8 @@ pub(super) async fn relay(
     connection.count("opaque", "opaque", Version::HTTP_11);
     let (led_to, standing) = (tunnel.led_to.clone(), tunnel.standing.clone());
     let may_go_on = |now: &Snapshot| {
-        shadow::may_open(now, &connection.opened.destination)
+        connection
+            .may_open(now)
             .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
             .and_then(|()| connection.may_go_on(now))
             .and_then(|()| may_leave(now, standing.as_deref()))
@@ -269,7 +269,7 @@ pub(super) async fn relay(
     let forbidden = async {
         tokio::select! {
             refused = config.until_refused(may_go_on) => refused,
-            gone = until_pod_gone(config, &connection.opened) => gone,
+            gone = connection.pod_gone() => gone,
         }
     };
     let budget = connection.proxy.budget();

@@ -25,6 +25,7 @@ use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
+use crate::outbound::edge;
 use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
@@ -163,7 +164,7 @@ fn receive(
     request: Request<IncomingBody>,
     call: &mut Call,
 ) -> Result<Received, Rejected> {
-    let received = match Received::new(request, Upgrades::Own) {
+    let mut received = match Received::new(request, Upgrades::Own) {
         Ok(received) => received,
         Err(rejected) => {
             let config = &connection.proxy.config;
@@ -171,6 +172,12 @@ fn receive(
             return Err(rejected);
         }
     };
+    if let Some(edge) = connection.edge()
+        && let Err(failure) = edge.enter(&mut received)
+    {
+        let parts = Box::new(received.parts);
+        return Err(Rejected { failure, parts });
+    }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);
     }
@@ -218,6 +225,10 @@ fn prepare(
         priority,
         ..
     } = received;
+    if let Some(declared) = route.speaks {
+        edge::speak(&mut parts, declared, upgrade.is_some());
+        call.speaks(parts.version, grpc);
+    }
     // What lies outside the mesh gets the application's own headers. And in absolute form the
     // endpoint is a forward proxy, which may send all headers on to the host of the target.
     let is_alien = route.external.is_some() || AbsoluteForm::is_of(&parts);
@@ -232,6 +243,7 @@ fn prepare(
     let timeouts = call_policy::timeouts(route.policy.as_deref());
     let deadline = deadline::outgoing(&parts, timed, timeouts, provenance.made_for.until());
     let made_for = provenance.made_for.request();
+    let names_client = !is_alien && edge::name_client(&mut parts);
     let (body, upload) = shadow::watch(proxy, provenance.read_only_epoch, &parts.method, body);
     call.uploads(&upload);
     let replay = Replay::new(body).counted(&mut parts.extensions);
@@ -251,6 +263,7 @@ fn prepare(
         forwarded_override: provenance
             .route_override
             .and_then(|route_override| route_override.onward(&proxy.own.identity)),
+        names_client,
         no_caller_waits: false,
     };
     Prepared {
@@ -284,7 +297,9 @@ fn route_to_other_pods(
     let movable = failure.is_unconnected()
         && outgoing.replay.may_be_sent()
         && !connection.has_answered()
-        && connection.opened.is_there(&connection.proxy.config);
+        && connection
+            .opened()
+            .is_some_and(|opened| opened.is_there(&connection.proxy.config));
     route.to_others().filter(|_| movable)
 }
 

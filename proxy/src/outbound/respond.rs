@@ -26,7 +26,7 @@ use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
 use crate::outbound::edits::{Unsent, preflight, redirection};
-use crate::outbound::opened_to::until_pod_gone;
+use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::route::{Route, may_leave};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
@@ -122,7 +122,8 @@ pub(super) fn answer_unsent(
     let (answer, by) = match unsent {
         Unsent::Failed(failure) => (Err(failure), None),
         Unsent::Redirected { redirect, by } => {
-            let answer = redirection(&redirect, connection.addr, &received.parts);
+            let called = (connection.scheme(), connection.addr);
+            let answer = redirection(&redirect, called, &received.parts);
             (answer, by)
         }
         Unsent::Preflight { headers, by } => (Ok(preflight(*headers)), by),
@@ -150,9 +151,13 @@ pub(super) fn conclude_failure(
     route: &Route,
     failure: Failure,
 ) -> Failure {
-    let failure = connection.opened.unsent(&connection.proxy.config, failure);
-    let of_headless =
-        connection.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();
+    let opened = connection.opened();
+    let failure = match opened {
+        Some(opened) => opened.unsent(&connection.proxy.config, failure),
+        None => failure,
+    };
+    let to_pod = opened.is_some_and(OpenedTo::is_pod);
+    let of_headless = to_pod && route.choice.is_one() && !route.service.is_empty();
     if of_headless && failure.is_unconnected() {
         connection.breaks();
         return failure.breaks_connection();
@@ -257,7 +262,7 @@ fn switch(
                 }),
                 () = cut => Ok(BodyEnd::Failed),
                 refused = config.until_refused(may_go_on) => Err(refused),
-                gone = until_pod_gone(config, &connection.opened) => Err(gone),
+                gone = connection.pod_gone() => Err(gone),
             }
         };
         match end {

@@ -51,6 +51,9 @@ pub(super) struct Route {
     pub(super) cors: Option<Box<HeaderMap>>,
     /// Of a call to an address outside the mesh.
     pub(super) external: Option<Box<External>>,
+    /// What the port of the called Service is declared to carry, where its client may speak
+    /// another version of HTTP: it came in at a listener.
+    pub(super) speaks: Option<Protocol>,
 }
 
 /// A call to an address outside the mesh.
@@ -91,6 +94,25 @@ pub(super) fn may_leave(snapshot: &Snapshot, name: Option<&str>) -> Result<(), F
 }
 
 impl Route {
+    /// To the endpoints of a Service's port, without anything else.
+    pub(super) fn to(service: &Arc<str>, port: u16, choice: Choice) -> Self {
+        Self {
+            service: Arc::clone(service),
+            port,
+            backend: Arc::clone(service),
+            backend_port: port,
+            rule: None,
+            choice,
+            policy: None,
+            cookie: None,
+            overridden: false,
+            actions: None,
+            cors: None,
+            external: None,
+            speaks: None,
+        }
+    }
+
     /// The callee, before it is known by which pod.
     pub(super) fn call_ends(&self) -> CallEnds {
         if let Some(external) = &self.external {
@@ -155,18 +177,10 @@ impl Route {
     pub(super) fn to_others(&self) -> Option<(SocketAddr, Self)> {
         let (chosen, others) = self.choice.others()?;
         let route = Self {
-            service: Arc::clone(&self.service),
-            port: self.port,
             backend: Arc::clone(&self.backend),
             backend_port: self.backend_port,
-            rule: None,
-            choice: Choice::Any(others.clone()),
             policy: self.policy.clone(),
-            cookie: None,
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Self::to(&self.service, self.port, Choice::Any(others.clone()))
         };
         Some((chosen, route))
     }
@@ -236,19 +250,12 @@ impl Route {
             root: root.as_deref().unwrap_or(&name),
             serving: root.is_some().then_some(&*name),
         };
+        let choice = Choice::Any(RoutedEndpoints::of(&snapshot, &name));
         Self {
-            service: Arc::clone(&self.service),
-            port: self.port,
             backend: service.to_string().into(),
             backend_port: port,
-            rule: None,
             policy: CallPolicy::of(&snapshot.policies, names, facts, None),
-            choice: Choice::Any(RoutedEndpoints::of(&snapshot, &name)),
-            cookie: None,
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Self::to(&self.service, self.port, choice)
         }
     }
 }
@@ -259,19 +266,11 @@ mod tests {
     use crate::endpoints::set::EndpointSet;
 
     fn route(backend: &str, backend_port: u16) -> Route {
+        let among = RoutedEndpoints::of_set(EndpointSet::default());
         Route {
-            service: "shop/api".into(),
-            port: 80,
             backend: backend.into(),
             backend_port,
-            rule: None,
-            choice: Choice::Any(RoutedEndpoints::of_set(EndpointSet::default())),
-            policy: None,
-            cookie: None,
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Route::to(&"shop/api".into(), 80, Choice::Any(among))
         }
     }
 

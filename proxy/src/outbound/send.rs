@@ -61,6 +61,8 @@ pub(super) struct Outgoing {
     pub(super) late: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
     pub(super) forwarded_override: Option<Box<ForwardedOverride>>,
+    /// Its headers name the client of a Gateway, for peers.
+    pub(super) names_client: bool,
     /// No caller waits for its response.
     pub(super) no_caller_waits: bool,
 }
@@ -82,6 +84,7 @@ impl Outgoing {
             retries_exhausted: AtomicBool::new(false),
             late: AtomicBool::new(false),
             forwarded_override: None,
+            names_client: false,
             no_caller_waits: false,
         }
     }
@@ -164,7 +167,7 @@ impl Outgoing {
         let adds_nothing = if endpoint.meshed() {
             silent
         } else {
-            self.trace.is_none()
+            self.trace.is_none() && !self.names_client
         };
         let parts = if adds_nothing && self.deadline == Deadline::NONE {
             &self.parts
@@ -245,6 +248,7 @@ impl Outgoing {
         };
         deadline::write_headers(&mut parts, self.deadline, self.grpc, next_hop);
         if !meshed {
+            parts.headers.remove(headers::CLIENT_ADDRESS);
             if let Some(trace) = &self.trace {
                 trace.pass_on(&mut parts.headers);
             }

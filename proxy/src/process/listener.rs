@@ -237,7 +237,11 @@ fn is_own_listener(proxy: &Proxy, addr: SocketAddr) -> bool {
     PROXY_PORTS.contains(&addr.port()) && (addr.ip().is_loopback() || proxy.own.has(addr.ip()))
 }
 
-pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+/// Opens a listening socket at this address.
+///
+/// # Errors
+/// When the port is taken, or there is no such address.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -250,7 +254,8 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// True for the errors of a kernel or namespace without IPv6.
-pub(crate) fn no_ipv6(error: &io::Error) -> bool {
+#[must_use]
+pub fn no_ipv6(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported

@@ -55,7 +55,7 @@ fn by_files(files: Option<u64>, workloads: usize) -> usize {
 }
 
 /// Warns where fewer connections are served than there is memory for.
-pub(crate) fn warn_of_few_files(workloads: usize) {
+pub fn warn_of_few_files(workloads: usize) {
     let (memory, files) = (memory_limit(Path::new(ROOT)), runtime::files::limit());
     let served = permits(memory, files, workloads);
     let by_memory = by_memory(memory, workloads);

@@ -81,18 +81,18 @@ impl Workload {
     }
 
     /// Begins to speak with the controller and, by `connector`, with a collector of
-    /// traces; gives what answers the admin port.
+    /// traces; gives what answers the admin port, `ready` among it.
     ///
     /// # Errors
     /// When that port is taken.
     pub(super) async fn start(
         self,
         connector: Connector,
+        ready: Ready,
     ) -> anyhow::Result<(Progress, impl Future<Output = Infallible>)> {
         let admin = open_admin().await?;
         let startup = self.proxy.telemetry.metrics.startup.clone();
         startup.reached(StartupStep::Settings);
-        let ready = Ready::new();
         // Until the task below has taken its own.
         let starting = ready.hold("certificate");
         let progress = self.control.start();

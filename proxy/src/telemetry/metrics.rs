@@ -133,7 +133,7 @@ impl Metrics {
             connections: shared.counters("weft_connections", "Connections accepted"),
             tls_failures: shared.counters(
                 "weft_tls_failures",
-                "Mesh connections whose TLS handshake did not succeed",
+                "Connections whose TLS handshake did not succeed",
             ),
             limits,
             retries: shared.counters(
@@ -375,8 +375,8 @@ impl Metrics {
         self.breaker_state.at(&labels).set(state);
     }
 
-    /// Counts a mesh connection that TLS refused.
-    pub(crate) fn tls_failed(&self, direction: Direction, reason: &'static str) {
+    /// Counts a connection that TLS refused.
+    pub fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
         if reason == Reason::Revoked.as_str() {
             self.revoked_refusals.inc();

@@ -134,7 +134,8 @@ impl Scene {
                 client.set(vec![external(outside), egress(Mode::Deny, Vec::new())]);
                 asks = Asks::Client(outside);
             }
-            Reason::NoRoute | Reason::InvalidRoute => {
+            // The last one is a Gateway's alone, which is no part of this test.
+            Reason::NoRoute | Reason::InvalidRoute | Reason::Misdirected => {
                 client.set(routed(Forward::Refuse(reason)));
             }
             Reason::Revoked => client.set(revoked("api")),

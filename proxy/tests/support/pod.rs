@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Budget;
 use weft_proxy::MESH_PORT;
 use weft_proxy::Metrics;
+use weft_proxy::Own;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
 use weft_proxy::Telemetry;
@@ -208,12 +209,16 @@ impl Pod {
             ("WEFT_TRUST_BUNDLE", "/none"),
         ]))
         .unwrap();
+        Self::made(settings.workload.own, budget, roots, certs)
+    }
+
+    /// A pod that is described so, with nothing that serves.
+    pub(crate) fn made(own: Own, budget: &Arc<Budget>, roots: Roots, certs: CertHandle) -> Self {
         let mut registry = Registry::default();
         let telemetry = Telemetry::new(Metrics::register(&mut registry), AccessLog::OFF);
-        let own = settings.workload.own;
         Self {
+            ip: own.ip,
             proxy: Arc::new(Proxy::new(own, telemetry, certs, roots, budget)),
-            ip,
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
             late: Arc::default(),

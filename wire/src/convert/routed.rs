@@ -26,19 +26,27 @@ use crate::v1::route_action::What;
 /// # Errors
 /// With the field that is wrong.
 pub fn routed_service(message: &v1::RoutedService) -> Result<Table<Forward>, BadResource> {
-    let actions = message.actions.iter().enumerate().map(|(i, one)| {
+    Ok(Table {
+        rules: rules(&message.actions, &message.rules)?,
+        otherwise: Forward::Root,
+    })
+}
+
+/// Rules in order, each with what is done.
+pub(super) fn rules(
+    actions: &[v1::RouteAction],
+    rules: &[v1::RouteRule],
+) -> Result<Vec<Rule<Forward>>, BadResource> {
+    let actions = actions.iter().enumerate().map(|(i, one)| {
         let here = |bad: BadResource| bad.within(format_args!("actions[{i}]"));
         action(one).map_err(here)
     });
     let actions = actions.collect::<Result<Vec<Forward>, _>>()?;
-    let rules = message.rules.iter().enumerate().map(|(i, one)| {
+    let rules = rules.iter().enumerate().map(|(i, one)| {
         let here = |bad: BadResource| bad.within(format_args!("rules[{i}]"));
         rule(one, &actions).map_err(here)
     });
-    Ok(Table {
-        rules: rules.collect::<Result<_, _>>()?,
-        otherwise: Forward::Root,
-    })
+    rules.collect()
 }
 
 /// The inverse of [`routed_service`], around the Service that it belongs to, whose splits are
@@ -46,10 +54,25 @@ pub fn routed_service(message: &v1::RoutedService) -> Result<Table<Forward>, Bad
 /// sent: proxies know that these calls go to the Service itself.
 #[must_use]
 pub fn routed_service_message(service: v1::Service, table: &Table<Forward>) -> v1::RoutedService {
+    let (actions, rules) = rules_message(&table.rules);
+    v1::RoutedService {
+        service: Some(v1::Service {
+            splits: Vec::new(),
+            ..service
+        }),
+        actions,
+        rules,
+    }
+}
+
+/// The inverse of [`rules`].
+pub(super) fn rules_message(
+    written: &[Rule<Forward>],
+) -> (Vec<v1::RouteAction>, Vec<v1::RouteRule>) {
     let mut places: HashMap<&Forward, u32> = HashMap::new();
     let mut actions = Vec::new();
-    let mut rules = Vec::with_capacity(table.rules.len());
-    for Rule { origin, when, then } in &table.rules {
+    let mut rules = Vec::with_capacity(written.len());
+    for Rule { origin, when, then } in written {
         let place = *places.entry(then).or_insert_with(|| {
             actions.push(v1::RouteAction::from(then));
             u32::try_from(actions.len() - 1).unwrap_or(u32::MAX)
@@ -61,14 +84,7 @@ pub fn routed_service_message(service: v1::Service, table: &Table<Forward>) -> v
             action: place,
         });
     }
-    v1::RoutedService {
-        service: Some(v1::Service {
-            splits: Vec::new(),
-            ..service
-        }),
-        actions,
-        rules,
-    }
+    (actions, rules)
 }
 
 fn rule(message: &v1::RouteRule, actions: &[Forward]) -> Result<Rule<Forward>, BadResource> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::inject::{self, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
-use crds::objects::PROXY_CONTAINER;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
@@ -174,6 +174,13 @@ fn is_passing(facts: &Facts, proxy: &Proxy) -> bool {
         pod["namespace"] == metadata.namespace.as_str() && pod["name"] == metadata.name.as_str()
     });
     pod.is_none_or(|(pod, _)| is_being_deleted(pod) || is_over(pod) || begins(facts, pod))
+}
+
+/// Whether a pod is one of a Gateway, which is a proxy by itself.
+pub(super) fn is_gateway(pod: &Value) -> bool {
+    let containers = pod["spec"]["containers"].as_array();
+    let mut containers = containers.into_iter().flatten();
+    containers.any(|container| container["name"] == GATEWAY_CONTAINER)
 }
 
 pub(super) fn has_proxy(pod: &Value) -> bool {

@@ -9,7 +9,7 @@ use policy::mode::resolve;
 use serde_json::Value;
 
 use super::control::variable;
-use super::data::{has_proxy, is_being_deleted, is_over};
+use super::data::{has_proxy, is_being_deleted, is_gateway, is_over};
 use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 
 pub(super) fn egress_walls(facts: &Facts) -> CheckResult {
@@ -64,6 +64,9 @@ fn own_mode(object: &Value) -> Option<EgressMode> {
 
 /// By what calls of a pod go past its proxy.
 fn gets_past(pod: &Value) -> Option<&'static str> {
+    if is_gateway(pod) {
+        return None;
+    }
     if !has_proxy(pod) {
         return Some("has no proxy");
     }

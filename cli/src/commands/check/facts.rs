@@ -74,6 +74,10 @@ const LISTS: &[(&str, &str)] = &[
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     ),
     ("revocations", "/apis/weft.dev/v1alpha1/revocations"),
+    (
+        "gateway-classes",
+        "/apis/gateway.networking.k8s.io/v1/gatewayclasses",
+    ),
 ];
 /// Lists of what is in namespaces, beside those of the kinds that users write: API, and what is
 /// read of it, in the namespace that the user names or in all.
@@ -93,6 +97,7 @@ const IN_NAMESPACES: &[(&str, &str, &str)] = &[
     ("quotas", "/api/v1", "resourcequotas"),
     ("services", "/api/v1", "services"),
     ("proxies", "/apis/observe.weft.dev/v1alpha1", "proxies"),
+    ("gateways", GATEWAY_API, "gateways"),
     ("httproutes", GATEWAY_API, "httproutes"),
     ("grpcroutes", GATEWAY_API, "grpcroutes"),
     ("gateway-tcproutes", GATEWAY_API, "tcproutes"),
@@ -100,6 +105,17 @@ const IN_NAMESPACES: &[(&str, &str, &str)] = &[
         "gateway-tcproutes-v1alpha2",
         "/apis/gateway.networking.k8s.io/v1alpha2",
         "tcproutes",
+    ),
+    ("tlsroutes", GATEWAY_API, "tlsroutes"),
+    (
+        "tlsroutes-v1alpha3",
+        "/apis/gateway.networking.k8s.io/v1alpha3",
+        "tlsroutes",
+    ),
+    (
+        "tlsroutes-v1alpha2",
+        "/apis/gateway.networking.k8s.io/v1alpha2",
+        "tlsroutes",
     ),
 ];
 const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io/v1";

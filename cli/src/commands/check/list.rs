@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
 use super::{
-    applications, authority, control, data, egress, experiments, objects, platform, releases,
-    routes, webhooks,
+    applications, authority, control, data, egress, experiments, gateways, objects, platform,
+    releases, routes, webhooks,
 };
 
 /// One check.
@@ -320,8 +320,15 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         OBJECTS,
         "gateway-routes",
         routes::gateway_routes,
-        "every route of the Gateway API with a Service as parent is in force as it is written",
-        "kubectl describe it; the conditions of weft.dev/mesh say which field, and docs/gateway-api.md what each reason means",
+        "every route of the Gateway API with a Service or a Gateway of Weft as parent is in force as it is written",
+        "kubectl describe it; the conditions of weft.dev/mesh and weft.dev/gateway say which field, and docs/gateway-api.md what each reason means",
+    ),
+    check(
+        OBJECTS,
+        "gateways",
+        gateways::gateways,
+        "every Gateway of Weft is accepted and programmed, has an address, and serves certificates that last for two weeks",
+        "kubectl describe it; its conditions and those of its listeners say what is missing, and docs/gateways.md what each reason means",
     ),
     check(
         OBJECTS,

@@ -217,7 +217,12 @@ mod tests {
 
     /// What the chart creates only if a value requests it, which is off: its place in the values,
     /// group, resource. Not every cluster has these kinds.
-    const OFF: [(&str, &str, &str); 5] = [
+    const OFF: [(&str, &str, &str); 6] = [
+        (
+            "/gateway/enabled",
+            "gateway.networking.k8s.io",
+            "gatewayclasses",
+        ),
         ("/monitoring/grafanaDashboards", "", "configmaps"),
         (
             "/monitoring/podMonitor",
@@ -263,6 +268,7 @@ mod tests {
                     let lower = kind.trim().to_lowercase();
                     let plural = match lower.strip_suffix('y') {
                         Some(stem) => format!("{stem}ies"),
+                        None if lower.ends_with("ss") => format!("{lower}es"),
                         None => format!("{lower}s"),
                     };
                     let group = group.take().unwrap_or_else(|| panic!("{path:?}: {line}"));

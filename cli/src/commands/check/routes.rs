@@ -1,21 +1,25 @@
-//! Checks the routes of the Gateway API whose parents are Services, by what the controller reports
-//! of them in their status.
+//! Checks the routes of the Gateway API whose parents are Services or Gateways of Weft, by what the
+//! controller reports of them in their status.
 
 use std::time::Duration;
 
-use gateway_api::conditions::{ConditionType, MESH_CONTROLLER};
+use gateway_api::conditions::{ConditionType, GATEWAY_CONTROLLER, MESH_CONTROLLER};
 use serde_json::Value;
 
 use super::control::variable;
 use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 
 /// Each kind with its lists, one for each version.
-const KINDS: [(&str, &[&str]); 3] = [
+const KINDS: [(&str, &[&str]); 4] = [
     ("HTTPRoute", &["httproutes"]),
     ("GRPCRoute", &["grpcroutes"]),
     (
         "TCPRoute",
         &["gateway-tcproutes", "gateway-tcproutes-v1alpha2"],
+    ),
+    (
+        "TLSRoute",
+        &["tlsroutes", "tlsroutes-v1alpha3", "tlsroutes-v1alpha2"],
     ),
 ];
 /// A controller reports within a few seconds, and another one takes the Lease within 17 s.
@@ -30,16 +34,24 @@ pub(super) fn gateway_routes(facts: &Facts) -> CheckResult {
     let (mut all, mut worst, mut found) = (0, CheckStatus::Ok, Vec::new());
     for (kind, lists) in KINDS {
         for route in newest(facts, lists)? {
-            if !has_service_parent(route) {
+            let is_ours = |entry: &&Value| {
+                let controller = entry["controllerName"].as_str().unwrap_or_default();
+                [MESH_CONTROLLER, GATEWAY_CONTROLLER].contains(&controller)
+            };
+            let entries = route["status"]["parents"].as_array().into_iter().flatten();
+            let entries: Vec<&Value> = entries.filter(is_ours).collect();
+            // Of a Gateway it is not known here whose it is, but by who reports.
+            let is_mesh = has_service_parent(route);
+            if !is_mesh && entries.is_empty() {
                 continue;
             }
             all += 1;
-            let is_ours = |entry: &&Value| entry["controllerName"] == MESH_CONTROLLER;
-            let entries = route["status"]["parents"].as_array().into_iter().flatten();
-            let entries: Vec<&Value> = entries.filter(is_ours).collect();
             let created = route["metadata"]["creationTimestamp"].as_str();
             let age = created.and_then(|created| facts.ago(created));
-            if entries.is_empty() && age.is_some_and(|age| age > REPORTED_WITHIN) {
+            let by_mesh = entries
+                .iter()
+                .any(|one| one["controllerName"] == MESH_CONTROLLER);
+            if is_mesh && !by_mesh && age.is_some_and(|age| age > REPORTED_WITHIN) {
                 worst = worst.max(CheckStatus::Warning);
                 let name = name_of(route);
                 found.push(format!(
@@ -61,7 +73,7 @@ pub(super) fn gateway_routes(facts: &Facts) -> CheckResult {
                         let (name, parent) = (name_of(route), parent(entry));
                         let condition = condition.as_str();
                         found.push(format!(
-                            "{kind} {name} for Service {parent} {condition}={status} {reason}"
+                            "{kind} {name} for {parent} {condition}={status} {reason}"
                         ));
                     }
                 }
@@ -79,7 +91,7 @@ pub(super) fn gateway_routes(facts: &Facts) -> CheckResult {
 }
 
 /// The objects of the newest version that has any: all versions that are served have the same.
-fn newest<'a>(facts: &'a Facts, lists: &[&str]) -> Result<&'a [Value], String> {
+pub(super) fn newest<'a>(facts: &'a Facts, lists: &[&str]) -> Result<&'a [Value], String> {
     for list in lists {
         match facts.list(list) {
             Ok([]) => {}
@@ -108,8 +120,9 @@ fn reason<'a>(entry: &'a Value, condition: ConditionType, status: &str) -> Optio
 fn parent(entry: &Value) -> String {
     let text = |field: &str| entry["parentRef"][field].as_str();
     let name = text("name").unwrap_or_default();
+    let kind = text("kind").unwrap_or("Gateway");
     match text("namespace") {
-        Some(namespace) => format!("{namespace}/{name}"),
-        None => name.to_owned(),
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
     }
 }

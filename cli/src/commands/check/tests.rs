@@ -8,6 +8,7 @@ mod applications;
 mod ca_bundles;
 mod egress;
 mod faults;
+mod gateways;
 mod kinds;
 mod lifetimes;
 mod names;

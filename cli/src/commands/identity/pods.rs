@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crds::objects::PROXY_CONTAINER;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use crds::observe::ProxyList;
 use k8s_openapi::api::core::v1 as k8s;
 use kube::api::ObjectList;
@@ -143,9 +143,14 @@ async fn no_match(
 }
 
 fn is_meshed(pod: &k8s::Pod) -> bool {
-    let spec = pod.spec.as_ref();
-    let containers = spec.and_then(|spec| spec.init_containers.as_ref());
-    containers.is_some_and(|all| all.iter().any(|one| one.name == PROXY_CONTAINER))
+    let Some(spec) = &pod.spec else { return false };
+    let mut sidecars = spec.init_containers.iter().flatten();
+    // A Gateway is a proxy by itself.
+    sidecars.any(|one| one.name == PROXY_CONTAINER)
+        || spec
+            .containers
+            .iter()
+            .any(|one| one.name == GATEWAY_CONTAINER)
 }
 
 /// The name by which a pod is meant: its own, or its account's.

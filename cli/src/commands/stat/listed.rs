@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::objects::PROXY_CONTAINER;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use serde::Deserialize;
 
 use crate::cluster::names::ResourceKind;
@@ -58,6 +58,7 @@ struct Name {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
+    containers: Vec<Name>,
     init_containers: Vec<Name>,
 }
 
@@ -97,8 +98,10 @@ impl ListedPods {
     fn read(answer: &[u8]) -> serde_json::Result<Self> {
         let List { metadata, items } = serde_json::from_slice(answer)?;
         let has_proxy = |spec: &Spec| {
-            let mut containers = spec.init_containers.iter();
-            containers.any(|container| container.name == PROXY_CONTAINER)
+            let mut sidecars = spec.init_containers.iter();
+            let mut own = spec.containers.iter();
+            sidecars.any(|container| container.name == PROXY_CONTAINER)
+                || own.any(|container| container.name == GATEWAY_CONTAINER)
         };
         let live = items.into_iter();
         let live = live.filter(|pod| !ENDED.contains(&pod.status.phase.as_str()));
@@ -132,12 +135,18 @@ mod tests {
                 pod("done", &["weft-proxy"], "Succeeded"),
                 pod("lost", &["weft-proxy"], "Failed"),
                 json!({"metadata": {"name": "bare"}}),
+                json!({"metadata": {"name": "edge"}, "spec": {"containers": [{"name": "weft-gateway"}]}}),
             ];
             let list = json!({"metadata": {"continue": next}, "items": items});
             ListedPods::read(list.to_string().as_bytes()).unwrap()
         };
         let whole = list(json!(null));
-        let meshed = [("bare", false), ("in", true), ("out", false)];
+        let meshed = [
+            ("bare", false),
+            ("edge", true),
+            ("in", true),
+            ("out", false),
+        ];
         let meshed = meshed.map(|(name, meshed)| (name.to_owned(), meshed));
         assert_eq!(whole.meshed, BTreeMap::from(meshed));
         assert!(!whole.is_cut && !list(json!("")).is_cut);

@@ -130,6 +130,8 @@ fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
             let plural = match kind {
                 Kind::GrpcRoute => "grpcroutes",
                 Kind::GatewayTcpRoute => "tcproutes",
+                Kind::TlsRoute => "tlsroutes",
+                Kind::Gateway => "gateways",
                 Kind::ReferenceGrant => "referencegrants",
                 _ => "httproutes",
             };

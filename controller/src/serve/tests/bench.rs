@@ -28,6 +28,7 @@ pub(super) use crate::authority::certify::tests::FakeCluster;
 pub(super) use crate::fleet::Fleet;
 use crate::grants::Grants;
 pub(super) use crate::inventory::Inventory;
+use crate::listener_certificates::ListenerCertificates;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
 pub(super) use crate::observe::early::EarlyCounts;
@@ -57,6 +58,7 @@ pub(super) struct Bench {
     pub(super) fleet: Fleet,
     pub(super) share_registry: ShareRegistry,
     pub(super) grants: Grants,
+    pub(super) certificates: ListenerCertificates,
     pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
@@ -81,6 +83,7 @@ impl Bench {
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
         let share_registry = ShareRegistry::default();
         let grants = Grants::default();
+        let certificates = ListenerCertificates::default();
         let inventory = Arc::<RwLock<Inventory>>::default();
         let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
@@ -102,7 +105,10 @@ impl Bench {
                 grants: grants.clone(),
                 latest,
                 observed: observed.clone(),
-                authority: authority.clone(),
+                sources: stream::Sources {
+                    authority: authority.clone(),
+                    certificates: certificates.clone(),
+                },
                 metrics: metrics.stream.clone(),
                 stop: stopping.clone(),
                 next: Arc::new(AtomicU64::new(1)),
@@ -145,6 +151,7 @@ impl Bench {
             fleet,
             share_registry,
             grants,
+            certificates,
             inventory,
             metrics,
             models,

@@ -121,6 +121,63 @@ async fn each_service_parent_has_an_entry_beside_others() {
     );
 }
 
+/// One entry for each Gateway of Weft, of another controller than those for Services.
+#[tokio::test(start_paused = true)]
+async fn gateway_parent_has_entry_of_its_own_controller() {
+    let object = |kind: &str, metadata: Value, spec: Value| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": metadata,
+            "spec": spec,
+        })
+    };
+    let class = json!({"controllerName": "weft.dev/gateway"});
+    let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"}]);
+    let door = json!({"gatewayClassName": "weft", "listeners": listeners});
+    let route = route(&json!([service("api"), {"name": "door"}, {"name": "theirs"}]));
+    let mut bench = bench(&route, &[foreign("theirs")]);
+    let world = cluster::shop()
+        .with(object(
+            "GatewayClass",
+            json!({"name": "weft", "uid": "uid-weft"}),
+            class,
+        ))
+        .with(object(
+            "Gateway",
+            json!({"name": "door", "namespace": "shop", "uid": "uid-door", "generation": 1}),
+            door,
+        ))
+        .with(route.clone())
+        .world();
+    let defaults = Defaults {
+        gateway_namespaces: Some(Arc::new(["shop".to_owned()].into())),
+        ..Defaults::default()
+    };
+    let world = Arc::new(world);
+    let (model, problems) = Model::compile(&world, &defaults);
+    let compiled = Compiled::new(world, model, problems);
+    bench.models.send_replace(Some(Arc::new(compiled)));
+    bench.round().await;
+    let entries = parents(&bench);
+    let of = |controller: &str| -> Vec<&Value> {
+        let entries = entries.iter();
+        entries
+            .filter(|one| one["controllerName"] == controller)
+            .collect()
+    };
+    assert_eq!(of("example.com/ingress"), [&foreign("theirs")]);
+    assert_eq!(of("weft.dev/mesh").len(), 1, "{entries:?}");
+    let ours = of("weft.dev/gateway");
+    assert_eq!(ours.len(), 1, "{entries:?}");
+    assert_eq!(ours[0]["parentRef"], json!({"name": "door"}));
+    is(&condition(ours[0], "Accepted"), "True", "Accepted");
+    // No pod of it runs.
+    is(
+        &condition(ours[0], "weft.dev/Programmed"),
+        "False",
+        "Pending",
+    );
+}
+
 /// A client of the API before whose first writes another controller writes.
 fn disturbed(api: &FakeApi, route: &Value, times: usize) -> Client {
     let (api, route, inner) = (api.clone(), route.clone(), api.client());
@@ -264,13 +321,20 @@ async fn written_routes_are_read_page_by_page() {
 #[tokio::test(start_paused = true)]
 async fn disabled_gateway_api_lists_no_routes() {
     const LIST: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
-    for (enabled, lists) in [(false, 0), (true, 1)] {
+    const TLS_LIST: &str = "/apis/gateway.networking.k8s.io/v1/tlsroutes";
+    for (gateway_api, lists) in [
+        (GatewayApi::Off, 0),
+        (GatewayApi::Routes, 1),
+        (GatewayApi::Gateways, 1),
+    ] {
         let mut bench = Bench::new(&[("api", 1)]);
-        bench.writer.gateway_api = enabled;
+        bench.writer.gateway_api = gateway_api;
         let writing = tokio::spawn(bench.writer.clone().write());
         // Where nothing is written, nothing is looked after.
         sleep(5 * super::super::parents::RECHECK).await;
-        assert_eq!(bench.api.reads(LIST), lists, "{enabled}");
+        assert_eq!(bench.api.reads(LIST), lists, "{gateway_api:?}");
+        let of_gateways = usize::from(gateway_api == GatewayApi::Gateways);
+        assert_eq!(bench.api.reads(TLS_LIST), of_gateways, "{gateway_api:?}");
         writing.abort();
     }
 }

@@ -47,7 +47,7 @@ async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
     let (worlds, _) = crate::watch::start(
         client,
         Arc::default(),
-        true,
+        GatewayApi::Gateways,
         WorldMetrics::default(),
         runtime::ready::Ready::new(),
     );

@@ -25,7 +25,7 @@ impl Server {
         *self.versions.lock() = versions.to_vec();
     }
 
-    fn start(&self, gateway_api: bool) -> Worlds {
+    fn start(&self, gateway_api: GatewayApi) -> Worlds {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let (server, uri) = (server.clone(), request.uri().clone());
@@ -93,7 +93,7 @@ async fn routes_become(worlds: &mut Worlds, names: &[&str], within: Duration) {
 async fn group_that_is_not_served_is_empty_immediately() {
     let (warnings, _counting) = Warnings::counted();
     let begin = Instant::now();
-    let mut worlds = Server::default().start(true);
+    let mut worlds = Server::default().start(GatewayApi::Gateways);
     let world = first_world(&mut worlds).await;
     assert!(begin.elapsed() < ABSENT_AT_START, "{:?}", begin.elapsed());
     assert!(world.gateway_tcp_routes.is_empty() && world.http_routes.is_empty());
@@ -103,7 +103,7 @@ async fn group_that_is_not_served_is_empty_immediately() {
 #[tokio::test(start_paused = true)]
 async fn kind_served_later_is_read_in_newest_version() {
     let server = Server::default();
-    let mut worlds = server.start(true);
+    let mut worlds = server.start(GatewayApi::Gateways);
     first_world(&mut worlds).await;
     let soon = 3 * versions::AGAIN;
     server.serve(&["v1alpha2"]);
@@ -119,7 +119,7 @@ async fn kind_served_later_is_read_in_newest_version() {
 async fn routes_outlive_a_definition_that_is_replaced() {
     let server = Server::default();
     server.serve(&["v1"]);
-    let mut worlds = server.start(true);
+    let mut worlds = server.start(GatewayApi::Gateways);
     routes_become(&mut worlds, &["v1"], Duration::from_secs(20)).await;
     server.serve(&[]);
     tokio::time::sleep(ABSENT_LATER / 2).await;
@@ -135,9 +135,20 @@ async fn routes_outlive_a_definition_that_is_replaced() {
 async fn disabled_gateway_api_is_never_called() {
     let server = Server::default();
     server.serve(&["v1"]);
-    let mut worlds = server.start(false);
+    let mut worlds = server.start(GatewayApi::Off);
     let world = first_world(&mut worlds).await;
     assert!(world.gateway_tcp_routes.is_empty());
     no_world(&mut worlds, Duration::from_secs(120)).await;
     assert_eq!(server.calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_of_gateways_are_read_only_where_gateways_are() {
+    const OF_GATEWAYS: [Kind; 3] = [Kind::Gateway, Kind::GatewayClass, Kind::TlsRoute];
+    for kind in Kind::GATEWAY_ROUTES.into_iter().chain(OF_GATEWAYS) {
+        let of_gateways = OF_GATEWAYS.contains(&kind);
+        let read = [GatewayApi::Off, GatewayApi::Routes, GatewayApi::Gateways]
+            .map(|gateway_api| is_read(gateway_api, Some(kind)));
+        assert_eq!(read, [false, !of_gateways, true], "{kind}");
+    }
 }

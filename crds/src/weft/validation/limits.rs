@@ -111,7 +111,12 @@ fn key(
     written: Option<&weft::LimitKey>,
     reader: &mut FieldReader<'_>,
 ) -> Option<LimitKey> {
-    const TYPES: [(&str, u8); 3] = [("None", 0), ("Caller", 1), ("Header", 2)];
+    const TYPES: [(&str, u8); 4] = [
+        ("None", 0),
+        ("Caller", 1),
+        ("Header", 2),
+        ("ClientAddress", 3),
+    ];
     const HEADER: u8 = 2;
     let Some(written) = written else {
         return Some(LimitKey::None);
@@ -129,6 +134,7 @@ fn key(
             None
         }
         (0, None) => Some(LimitKey::None),
+        (3, None) => Some(LimitKey::ClientAddress),
         (_, None) => Some(LimitKey::Caller),
     }
 }

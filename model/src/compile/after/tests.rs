@@ -19,6 +19,7 @@ use crate::world::collect::Collector;
 mod costs;
 mod external;
 mod gateway;
+mod gateways;
 mod readiness;
 mod releases;
 mod serving_pods;
@@ -64,6 +65,9 @@ fn pod(dice: &mut StdRng) -> Value {
         n
     };
     let ip = format!("10.0.0.{ip}");
+    if dice.random_ratio(1, 6) {
+        return gateways::pod(dice, &name, &ip);
+    }
     let mut pod = if dice.random_ratio(3, 4) {
         cluster::pod(&name, &ip, &account)
     } else {
@@ -231,12 +235,16 @@ fn surroundings(dice: &mut StdRng) -> Value {
 
 /// One step of a history. Endpoints change most, as in real life.
 fn step(dice: &mut StdRng, collector: &mut Collector) {
-    let object = match dice.random_range(0..23) {
+    let object = match dice.random_range(0..26) {
         0..10 => slice(dice),
         10..14 => pod(dice),
         14..16 => service(dice),
         16..19 => policy(dice),
         19..22 => match external::step(dice, collector) {
+            Some(object) => object,
+            None => return,
+        },
+        22..25 => match gateways::step(dice, collector) {
             Some(object) => object,
             None => return,
         },
@@ -251,7 +259,8 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 
 type SentResources = BTreeMap<String, EncodedResource>;
 
-/// Proxies of pods with even numbers carry out routes and egress.
+/// Proxies of pods with even numbers carry out routes and egress, and serve a Gateway. The
+/// certificates that a pod serves stand here with their fingerprints as versions.
 fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
     let mut all = vec![
         "extended-rule",
@@ -261,11 +270,22 @@ fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
         "traffic-policy/subset",
     ];
     if pod.name.ends_with(['0', '2', '4', '6']) {
-        all.extend(["service-routes", "egress"]);
+        all.extend(["service-routes", "egress", "gateway"]);
     }
     let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;
-    Some(owned(set.resources))
+    let mut sent = owned(set.resources);
+    for (secret, fingerprint) in set.certificates {
+        let resource = wire::v1::Resource {
+            name: format!("certificate/{secret}"),
+            version: fingerprint.to_string(),
+            content: None,
+        };
+        let origins = Vec::new();
+        let name = resource.name.clone();
+        sent.insert(name, EncodedResource { resource, origins });
+    }
+    Some(sent)
 }
 
 fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> SentResources {
@@ -276,11 +296,12 @@ fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> SentResources {
 // Claims: B8, attack-108
 #[test]
 fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
-    let defaults = Defaults::default();
+    let defaults = cluster::with_gateways();
     let pods: Vec<ObjectKey> = (0..PODS)
         .map(|n| ObjectKey::new("shop", &format!("pod-{n}")))
         .collect();
-    let (mut shorter, mut middle, mut untouched, mut refreshed) = (0, 0, 0, 0);
+    let [mut shorter, mut middle, mut untouched, mut refreshed] = [0; 4];
+    let mut of_gateways = 0;
     for seed in oracle::seeds::seeds(12) {
         let mut dice = StdRng::seed_from_u64(seed);
         let mut collector = Collector::default();
@@ -356,6 +377,8 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
                 }
                 let now = sent_to(&compiled.model, pod);
                 assert_eq!(now, expected, "{pod}, seed {seed}");
+                let gateway = now.as_ref().and_then(|now| now.get("gateway"));
+                of_gateways += usize::from(gateway.is_some());
                 let interest = compiled.model.interest(pod, &destinations(pod));
                 seen.insert(pod.clone(), (compiled.number(), interest, now));
             }
@@ -367,10 +390,8 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
     );
     assert!(middle > 300, "the middle way was gone only {middle} times");
     assert!(refreshed > 100, "only {refreshed} times endpoints were all");
-    assert!(
-        untouched > 100,
-        "only {untouched} times a proxy was left alone"
-    );
+    assert!(of_gateways > 20, "only {of_gateways} times a Gateway's");
+    assert!(untouched > 100, "only {untouched} times one was left alone");
 }
 
 /// Who an object protects, and whose calls it reaches through each destination.

@@ -3,8 +3,11 @@
 //! A route some of whose rules cannot be served is accepted, as the Gateway API has it: a warning
 //! names each field, and `PartiallyInvalid` the rules. Without any other rule it is refused.
 
-use gateway_api::route::RouteRule;
-use policy::name::{Kind, ObjectRef};
+use gateway_api::{
+    conditions::MESH_CONTROLLER,
+    route::{ParentRef, Route, RouteKind, RouteRule},
+};
+use policy::name::ObjectRef;
 
 use super::{
     parents::{Candidate, Parent},
@@ -52,18 +55,38 @@ fn parent_report(
     parent: &Parent<'_>,
     found: &[Finding],
 ) -> ParentReport {
+    ParentReport {
+        ports: parent.in_force().collect(),
+        ..of_reference(
+            (this, candidate.meta.generation),
+            candidate.route,
+            (MESH_CONTROLLER, parent.reference),
+            found,
+        )
+    }
+}
+
+/// What is reported of a route for one of its references, by what was found.
+pub(in crate::compile) fn of_reference(
+    (this, generation): (&ObjectRef, i64),
+    route: &Route,
+    (controller, parent): (&'static str, &ParentRef),
+    found: &[Finding],
+) -> ParentReport {
     let mut own = Findings::default();
-    let mut about = own.about(this, candidate.meta.generation);
+    let mut about = own.about(this, generation);
     for finding in found {
         about.found(finding);
     }
     let [accepted, resolved_refs] = own.conditions(this);
     ParentReport {
-        parent: parent.reference.clone(),
-        partially_invalid: partially_invalid(candidate).filter(|_| accepted.status),
+        controller,
+        parent: parent.clone(),
+        partially_invalid: partially_invalid(route).filter(|_| accepted.status),
         accepted: as_in_status(accepted, ConditionType::Accepted),
         resolved_refs: as_in_status(resolved_refs, ConditionType::ResolvedRefs),
-        ports: parent.in_force().collect(),
+        ports: Vec::new(),
+        listeners: Vec::new(),
     }
 }
 
@@ -89,13 +112,20 @@ fn of_every_parent(candidate: &Candidate<'_>) -> Vec<Finding> {
         let finding = Finding::warn(Reason::FieldIgnored, "spec.hostnames", message.to_owned());
         found.push(finding);
     }
-    if candidate.kind == Kind::GatewayTcpRoute && candidate.route.rules.len() > 1 {
+    found.extend(of_rules(candidate.route));
+    found
+}
+
+/// What holds of its rules by themselves.
+pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let rules = counting(route);
+    if rules.len() < route.rules.len() {
         let message = "connections have nothing to tell rules apart by, so only the first rule \
                        counts; take the others out";
         let finding = Finding::warn(Reason::FieldIgnored, "spec.rules[1]", message.to_owned());
         found.push(finding);
     }
-    let rules = counting(candidate);
     let others_hold = rules.iter().any(|rule| rule.broken.is_none());
     for broken in rules.iter().filter_map(|rule| rule.broken.as_ref()) {
         let (reason, path) = (Reason::UnsupportedValue, &broken.path);
@@ -110,12 +140,10 @@ fn of_every_parent(candidate: &Candidate<'_>) -> Vec<Finding> {
 }
 
 /// The rules that decide about calls.
-fn counting<'a>(candidate: &Candidate<'a>) -> &'a [RouteRule] {
-    let rules = &*candidate.route.rules;
-    if candidate.kind == Kind::GatewayTcpRoute {
-        rules.get(..1).unwrap_or_default()
-    } else {
-        rules
+pub(in crate::compile) fn counting(route: &Route) -> &[RouteRule] {
+    match route.kind {
+        RouteKind::Tcp | RouteKind::Tls => route.rules.get(..1).unwrap_or_default(),
+        RouteKind::Http | RouteKind::Grpc => &route.rules,
     }
 }
 
@@ -159,8 +187,8 @@ fn beaten(candidate: &Candidate<'_>, parent: &Parent<'_>, settled: &[Settled]) -
 }
 
 /// The condition of a route some of whose rules cannot be served while others hold.
-fn partially_invalid(candidate: &Candidate<'_>) -> Option<Condition> {
-    let rules = counting(candidate).iter().enumerate();
+fn partially_invalid(route: &Route) -> Option<Condition> {
+    let rules = counting(route).iter().enumerate();
     let (broken, whole): (Vec<_>, Vec<_>) = rules.partition(|(_, rule)| rule.broken.is_some());
     if broken.is_empty() || whole.is_empty() {
         return None;

@@ -1,5 +1,5 @@
 //! Resolves the rules of routes: their backends, whether they may be named, and what is done with
-//! calls.
+//! calls. The same for routes of Services and of Gateways.
 //!
 //! A backend is a port of a Service, whose own routes and splits are not looked at. It may be of
 //! the namespace of the route, or of its parent; a Service of another namespace has to be permitted
@@ -35,33 +35,33 @@ pub(super) type ResolvedByParent = BTreeMap<(usize, Arc<str>), Resolved>;
 
 /// A route's rules, as parents of one namespace have them.
 #[derive(Debug, Default)]
-pub(super) struct Resolved {
+pub(in crate::compile) struct Resolved {
     /// By place.
-    pub(super) rules: Vec<ResolvedRule>,
+    pub(in crate::compile) rules: Vec<ResolvedRule>,
     /// References that lead nowhere.
-    pub(super) unresolved: Vec<Finding>,
+    pub(in crate::compile) unresolved: Vec<Finding>,
     /// What it takes in resources.
-    pub(super) size: RouteSize,
+    pub(in crate::compile) size: RouteSize,
 }
 
 /// Bytes that a route takes in the resource of each port that it is for, and at its callers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RouteSize {
+pub(in crate::compile) struct RouteSize {
     /// Of matches, each with the route's name.
-    pub(super) matches: usize,
+    pub(in crate::compile) matches: usize,
     /// Of what the rules do. It may be far more than the object itself: each backend is sent with
     /// the edits of its rule.
-    pub(super) actions: usize,
+    pub(in crate::compile) actions: usize,
     /// Of the expressions of its matches, as callers' proxies hold them compiled.
-    pub(super) compiled: usize,
+    pub(in crate::compile) compiled: usize,
 }
 
 /// What becomes of calls that fit a rule.
 #[derive(Debug)]
-pub(super) struct ResolvedRule {
-    pub(super) then: Forward,
+pub(in crate::compile) struct ResolvedRule {
+    pub(in crate::compile) then: Forward,
     /// Services and their ports that calls or copies of them go to.
-    pub(super) leads_to: Vec<(ObjectKey, u16)>,
+    pub(in crate::compile) leads_to: Vec<(ObjectKey, u16)>,
 }
 
 /// Resolves the rules of all routes.
@@ -75,25 +75,36 @@ pub(super) fn resolve(world: &World, candidates: &[Candidate<'_>]) -> ResolvedBy
         for parent in &candidate.parents {
             let namespace = &parent.service.namespace;
             let at = (nth, Arc::clone(namespace));
-            resolved.entry(at).or_insert_with(|| {
-                let mut resolving = Resolving {
-                    world,
-                    grants: &grants,
-                    candidate,
-                    parent_namespace: namespace,
-                    unresolved: Vec::new(),
-                };
-                let rules = candidate.route.rules.iter();
-                let rules: Vec<_> = rules.map(|rule| resolving.rule(rule)).collect();
-                Resolved {
-                    size: RouteSize::of(candidate.route, &rules),
-                    rules,
-                    unresolved: resolving.unresolved,
-                }
-            });
+            resolved
+                .entry(at)
+                .or_insert_with(|| of_route(world, &grants, candidate.route, namespace));
         }
     }
     resolved
+}
+
+/// Resolves the rules of one route, as parents of a namespace have them. Of that namespace it may
+/// name any Service.
+pub(in crate::compile) fn of_route(
+    world: &World,
+    grants: &Grants,
+    route: &Route,
+    parent_namespace: &str,
+) -> Resolved {
+    let mut resolving = Resolving {
+        world,
+        grants,
+        route,
+        parent_namespace,
+        unresolved: Vec::new(),
+    };
+    let rules = route.rules.iter();
+    let rules: Vec<_> = rules.map(|rule| resolving.rule(rule)).collect();
+    Resolved {
+        size: RouteSize::of(route, &rules),
+        rules,
+        unresolved: resolving.unresolved,
+    }
 }
 
 impl RouteSize {
@@ -114,7 +125,7 @@ impl RouteSize {
 struct Resolving<'a> {
     world: &'a World,
     grants: &'a Grants,
-    candidate: &'a Candidate<'a>,
+    route: &'a Route,
     parent_namespace: &'a str,
     unresolved: Vec<Finding>,
 }
@@ -228,16 +239,16 @@ impl Resolving<'_> {
             path: target.path.clone(),
             message,
         };
-        let Candidate { key, route, .. } = self.candidate;
+        let route = self.route;
         let is_permitted = *service.namespace == *self.parent_namespace
-            || self.grants.allows(route.kind, &key.namespace, &service);
+            || self.grants.allows(route.kind, &route.namespace, &service);
         if !is_permitted {
             let message = format!(
                 "no ReferenceGrant of namespace {} permits {} of namespace {} to name Service {}; \
                  make one there",
                 service.namespace,
                 route.kind.word(),
-                key.namespace,
+                route.namespace,
                 service.name
             );
             return Err(unresolved(conditions::Reason::RefNotPermitted, message));

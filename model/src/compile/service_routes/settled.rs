@@ -4,7 +4,7 @@
 //! Elsewhere a rule's own beat those of every policy. Decided here and not in proxies, so that the
 //! status shows what is in force.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use policy::{
@@ -12,12 +12,15 @@ use policy::{
     route::{Backend, Forward, Rule, edits::Actions},
 };
 
+use super::rules::Resolved;
 use crate::{
+    compile::findings::Finding,
     model::{
         ServiceEntry,
         service_routes::{RoutedTable, ServiceRoutes},
         traffic::{Policies, PortPolicies},
     },
+    problem::Reason,
     world::ObjectKey,
 };
 
@@ -73,6 +76,46 @@ pub(super) fn settle(
     settled.sort();
     settled.dedup();
     settled
+}
+
+/// The same for a route of Gateways, for each of its backends by the policies of that one. Returns
+/// what is to be said of the route.
+pub(in crate::compile) fn settle_route(
+    resolved: &mut Resolved,
+    counting: usize,
+    policies: &Policies,
+) -> Vec<Finding> {
+    let mut found = BTreeSet::new();
+    if policies.is_empty() {
+        return Vec::new();
+    }
+    for (nth, rule) in resolved.rules.iter_mut().take(counting).enumerate() {
+        let Forward::Split(backends) = &mut rule.then else {
+            continue;
+        };
+        for backend in backends {
+            let Some(actions) = &backend.actions else {
+                continue;
+            };
+            let key = ObjectKey::from(&backend.service);
+            let Some(port) = policies.of(&key, backend.port) else {
+                continue;
+            };
+            let enforced = Enforced::of(port);
+            for (part, by) in enforced.beaten(actions) {
+                found.insert((nth, part, key.clone(), by.clone()));
+            }
+            backend.actions = enforced.left_of(actions);
+        }
+    }
+    let found = found.into_iter().map(|(nth, part, service, by)| {
+        let message = format!(
+            "{by}, which is enforced for the mesh, decides this for calls to Service {service}"
+        );
+        let field = format!("spec.rules[{nth}].{part}");
+        Finding::warn(Reason::PartlyOverridden, &field, message)
+    });
+    found.collect()
 }
 
 impl Enforced {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gateway_api::{
     order::{self, Key},
-    route::RouteMatch,
+    route::{Route, RouteMatch},
 };
 use policy::{
     name::{Kind, ObjectRef},
@@ -179,6 +179,15 @@ fn excess(together: RouteSize, route: &Candidate<'_>, place: &Place) -> Option<S
     ))
 }
 
+/// A route whose rules are brought into one order with those of others.
+pub(in crate::compile) struct Ordered<'a> {
+    pub(in crate::compile) route: &'a Route,
+    /// In seconds since 1970.
+    pub(in crate::compile) created: i64,
+    pub(in crate::compile) origin: Origin,
+    pub(in crate::compile) resolved: &'a Resolved,
+}
+
 /// One match, with what becomes of requests that fit it.
 struct Row<'a> {
     key: Key,
@@ -207,7 +216,8 @@ fn table(
         .filter_map(|nth| Some((*nth, rules_of(*nth)?)))
         .collect();
     let (rules, places) = if first.kind == Kind::GatewayTcpRoute {
-        connections(first, all.values().next().copied())
+        let resolved = all.values().next().copied();
+        connections(first.route, named(&first.object()), resolved)
     } else {
         requests(first, &all, candidates)
     };
@@ -228,47 +238,66 @@ fn table(
     })
 }
 
-type Rules = (Vec<Rule<Forward>>, Vec<Option<RulePlace>>);
+pub(in crate::compile) type Rules = (Vec<Rule<Forward>>, Vec<Option<RulePlace>>);
 
-/// A TCPRoute's first rule, for all connections and requests.
-fn connections(candidate: &Candidate<'_>, resolved: Option<&Resolved>) -> Rules {
+/// A route's first rule, for all connections and requests.
+pub(in crate::compile) fn connections(
+    route: &Route,
+    origin: Origin,
+    resolved: Option<&Resolved>,
+) -> Rules {
     let first = resolved.and_then(|resolved| resolved.rules.first());
     let nowhere = Forward::Refuse(reason::Reason::InvalidBackend);
     let rule = Rule {
-        origin: named(&candidate.object()),
+        origin,
         when: Match::Always,
         then: first.map_or(nowhere, |rule| rule.then.clone()),
     };
-    (vec![rule], vec![Some(place_of(candidate, 0))])
+    (vec![rule], vec![Some(place_of(route, 0))])
 }
 
-/// All matches in order, those of one rule that follow each other as one. What fits none is
-/// refused, in the name of the oldest route.
+/// All matches in order. What fits none is refused, in the name of the oldest route.
 fn requests(
     oldest: &Candidate<'_>,
     all: &BTreeMap<usize, &Resolved>,
     candidates: &[Candidate<'_>],
 ) -> Rules {
-    let mut rows = Vec::new();
-    for nth in all.keys() {
+    let ordered = all.iter().map(|(nth, resolved)| {
         let candidate = &candidates[*nth];
-        for (rule, written) in candidate.route.rules.iter().enumerate() {
-            for (place, one) in written.matches.iter().enumerate() {
-                let key = Key::new(candidate.route, candidate.meta.created, rule, place, one);
+        Ordered {
+            route: candidate.route,
+            created: candidate.meta.created,
+            origin: named(&candidate.object()),
+            resolved,
+        }
+    });
+    let (mut rules, mut places) = in_order(&ordered.collect::<Vec<_>>());
+    rules.push(Rule {
+        origin: named(&oldest.object()),
+        when: Match::every_request(),
+        then: Forward::Refuse(reason::Reason::NoRoute),
+    });
+    places.push(None);
+    (rules, places)
+}
+
+/// All matches of some routes in the order in which they are tried, those of one rule that follow
+/// each other as one.
+pub(in crate::compile) fn in_order(all: &[Ordered<'_>]) -> Rules {
+    let mut rows = Vec::new();
+    for (nth, one) in all.iter().enumerate() {
+        for (rule, written) in one.route.rules.iter().enumerate() {
+            for (place, a_match) in written.matches.iter().enumerate() {
                 rows.push(Row {
-                    key,
-                    one,
-                    nth: *nth,
+                    key: Key::new(one.route, one.created, rule, place, a_match),
+                    one: a_match,
+                    nth,
                     rule,
                 });
             }
         }
     }
     order::sort(&mut rows, |row| &row.key);
-    let origins: BTreeMap<usize, Origin> = all
-        .keys()
-        .map(|nth| (*nth, named(&candidates[*nth].object())))
-        .collect();
     let (mut rules, mut places): Rules = (Vec::new(), Vec::new());
     let mut last = None;
     for row in rows {
@@ -282,29 +311,23 @@ fn requests(
             matches.push(row.one.http.clone());
             continue;
         }
-        let resolved = all.get(&row.nth).and_then(|all| all.rules.get(row.rule));
-        let (Some(resolved), Some(origin)) = (resolved, origins.get(&row.nth)) else {
+        let ordered = &all[row.nth];
+        let Some(resolved) = ordered.resolved.rules.get(row.rule) else {
             continue;
         };
         last = Some(at);
         rules.push(Rule {
-            origin: origin.clone(),
+            origin: ordered.origin.clone(),
             when: Match::AnyOf(vec![row.one.http.clone()]),
             then: resolved.then.clone(),
         });
-        places.push(Some(place_of(&candidates[row.nth], row.rule)));
+        places.push(Some(place_of(ordered.route, row.rule)));
     }
-    rules.push(Rule {
-        origin: named(&oldest.object()),
-        when: Match::every_request(),
-        then: Forward::Refuse(reason::Reason::NoRoute),
-    });
-    places.push(None);
     (rules, places)
 }
 
-fn place_of(candidate: &Candidate<'_>, rule: usize) -> RulePlace {
-    let written = candidate.route.rules.get(rule);
+fn place_of(route: &Route, rule: usize) -> RulePlace {
+    let written = route.rules.get(rule);
     let name = written.and_then(|rule| rule.name.as_deref());
     RulePlace {
         rule: u32::try_from(rule).unwrap_or(u32::MAX),

@@ -58,6 +58,28 @@ fn explanation_names_rule_edits_and_earlier_rules() {
     );
 }
 
+/// Routes of a Service are for callers inside; its splits for all.
+#[test]
+fn calls_of_gateways_follow_splits_and_no_service_route() {
+    let listeners = json!([listener("http", 80, "HTTP", "")]);
+    let cluster = cluster()
+        .with(gateway_class())
+        .with(gateway("door", listeners))
+        .with(gateway_pod("door-1", "10.0.0.91", "door"))
+        .with(http_route("web", "api", json!([rule_below("/a", "api")])))
+        .with(split("s", "api", &[("v2", 1)]));
+    let query = spec("Pod/door-1", "Service/api", "GET", "/b");
+    let status = ask_with(&cluster, &query, &with_gateways());
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+    assert!(status.rule.is_none(), "{status:?}");
+    let services: Vec<&str> = status.backends.iter().map(|one| &*one.service).collect();
+    assert_eq!(services, ["shop/v2"]);
+    // The control: another caller's call fits no rule.
+    let query = spec("Pod/client", "Service/api", "GET", "/b");
+    let status = ask_with(&cluster, &query, &with_gateways());
+    assert_eq!(&*status.reason, "no-route");
+}
+
 #[test]
 fn explanation_of_call_fitting_no_rule_is_refusal() {
     let cluster = cluster().with(http_route("web", "api", json!([rule_below("/a", "v2")])));

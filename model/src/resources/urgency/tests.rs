@@ -194,3 +194,55 @@ fn way_out_of_the_mesh_that_ends_must_not_wait() {
     assert!(urgent(&to("pay.example"), &to("api.example")));
     assert!(!urgent(&to("pay.example"), &to("pay.example")));
 }
+
+#[test]
+fn gateway_that_loses_something_must_not_wait() {
+    let route = |name: &str| v1::RouteRule {
+        origin: Some(v1::ObjectRef {
+            kind: "HTTPRoute".to_owned(),
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        }),
+        ..v1::RouteRule::default()
+    };
+    let listener = |name: &str, certificates: &[&str], routes: &[&str]| v1::GatewayListener {
+        name: name.to_owned(),
+        certificates: certificates.iter().map(|one| (*one).to_owned()).collect(),
+        routes: vec![v1::GatewayRoutes {
+            rules: routes.iter().map(|name| route(name)).collect(),
+            ..v1::GatewayRoutes::default()
+        }],
+        ..v1::GatewayListener::default()
+    };
+    let gateway = |listeners: &[v1::GatewayListener]| {
+        published(Content::Gateway(v1::Gateway {
+            listeners: listeners.to_vec(),
+            ..v1::Gateway::default()
+        }))
+    };
+    let full = listener("a", &["certificate/a/b"], &["one", "two"]);
+    let more = listener(
+        "a",
+        &["certificate/a/b", "certificate/a/c"],
+        &["two", "one", "three"],
+    );
+    let mut moved = full.clone();
+    moved.hostname = "a.example.com".to_owned();
+    let old = gateway(std::slice::from_ref(&full));
+    for (now, urgent) in [
+        (vec![full.clone()], false),
+        (vec![listener("b", &[], &[]), more], false),
+        (Vec::new(), true),
+        (vec![listener("a", &[], &["one", "two"])], true),
+        (vec![listener("a", &["certificate/a/b"], &["one"])], true),
+        (vec![moved], true),
+    ] {
+        assert_eq!(
+            must_not_wait(Some(&old), Some(&gateway(&now))),
+            urgent,
+            "{now:?}"
+        );
+    }
+    assert!(must_not_wait(Some(&old), None));
+    assert!(!must_not_wait(None, Some(&old)));
+}

@@ -2,12 +2,14 @@
 //!
 //! Claims: attack-62
 
+use std::net::IpAddr;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use policy::context::Id;
 use policy::traffic::guard::Priority;
 
 use crate::header_names::{
-    ATTEMPT, CONTEXT, DESTINATION, DESTINATION_POD, PRIORITY, REST, SHADOW, TIMEOUT,
+    ATTEMPT, CLIENT_ADDRESS, CONTEXT, DESTINATION, DESTINATION_POD, PRIORITY, REST, SHADOW, TIMEOUT,
 };
 use crate::route_override::OverrideHeaders;
 use crate::shadow::Shadow;
@@ -33,6 +35,8 @@ pub struct Ours {
     pub retry: bool,
     /// Of copies.
     pub shadow: Option<Shadow>,
+    /// Of the client of a Gateway. A value that is none has no meaning.
+    pub client_address: Option<IpAddr>,
     /// Of where calls are to go. On the heap, because hardly any has one.
     pub route_override: Option<Box<OverrideHeaders>>,
 }
@@ -74,9 +78,16 @@ pub fn strip_ours(map: &mut HeaderMap) -> Ours {
             ours.shadow = Some(Shadow::of_peer(&value));
         } else if name == ATTEMPT {
             ours.retry = true;
+        } else if name == CLIENT_ADDRESS {
+            ours.client_address = address(&value);
         }
     }
     ours
+}
+
+fn address(value: &HeaderValue) -> Option<IpAddr> {
+    let address: IpAddr = value.to_str().ok()?.parse().ok()?;
+    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -138,6 +149,17 @@ mod tests {
         assert_eq!(ours.context, Id::parse(b"0123456789abcdef"));
         let none = strip_ours(&mut map(&[("weft-context", "x"), ("weft_rest", "7ms")]));
         assert!(none.context.is_none() && none.times.is_none());
+    }
+
+    #[test]
+    fn client_address_is_an_address_or_nothing() {
+        let read = |value| strip_ours(&mut map(&[("weft-client-address", value)])).client_address;
+        let address = IpAddr::from([203, 0, 113, 7]);
+        assert_eq!(read("203.0.113.7"), Some(address));
+        assert_eq!(read("::ffff:203.0.113.7"), Some(address));
+        for none in ["", "203.0.113.7:80", "a", "203.0.113.7, 10.0.0.1"] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
     }
 
     #[test]

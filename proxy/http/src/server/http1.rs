@@ -54,11 +54,6 @@ const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
 
-/// A client whose connection is to end has this long for one more request, whose answer announces
-/// the end: a close between two requests may cost the request that is on its way. Long against the
-/// idle times of a connection in use, short against the stop of a proxy.
-const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
-
 /// A client has this long to take the end of an idle connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,6 +68,9 @@ pub struct Limits {
     pub class: AdmissionClass,
     /// Where they come from.
     pub from: PreviousHop,
+    /// How long a client that is no peer proxy has for one more request where its connection is to
+    /// end.
+    pub last_within: Duration,
     /// Learns what the connection is doing, and sees to slow heads.
     pub permit: Arc<Permit>,
 }
@@ -101,9 +99,11 @@ where
         budget,
         class,
         from,
+        last_within,
         permit,
     } = limits;
     let peer = from == PreviousHop::Peer;
+    let last_within = (!peer).then_some(last_within);
     let used = Arc::new(ConnectionUse::new(budget, permit, class, from));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
@@ -146,7 +146,7 @@ where
     used.waits();
     // What an async function is given it holds a second time; a block holds it once.
     async move {
-        let mut close = pin!(has_to_end(&used, close, peer));
+        let mut close = pin!(has_to_end(&used, close, last_within));
         loop {
             // Nothing is set up for a connection on which no head has come.
             if !is_spoken_to(&mut io, patience, close.as_mut()).await {
@@ -188,14 +188,14 @@ where
 fn has_to_end(
     used: &ConnectionUse,
     close: Pin<&mut impl Future<Output = ()>>,
-    peer: bool,
+    last_within: Option<Duration>,
 ) -> impl Future<Output = ()> {
     let after_one_more = async move {
         close.await;
-        if !peer {
+        if let Some(last_within) = last_within {
             used.is_last.store(true, Relaxed);
             // Boxed: an idle connection has no room for a timer.
-            Box::pin(sleep(LAST_REQUEST_WITHIN)).await;
+            Box::pin(sleep(last_within)).await;
         }
     };
     async move {

@@ -59,6 +59,7 @@ const fn facts<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) ->
 
 const OUTSIDE: Arrival<'static> = Arrival {
     caller: Caller::Outside,
+    client: None,
     request: None,
     path: PathReadings::One,
 };

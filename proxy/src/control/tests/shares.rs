@@ -20,6 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 const OUTSIDE: Arrival<'static> = Arrival {
     caller: Caller::Outside,
+    client: None,
     request: None,
     path: PathReadings::One,
 };

@@ -132,6 +132,7 @@ prop_compose! {
     fn a_limit()(name in a_name(), requests in 1u32..=1_000_000, per in a_time(1000, 3_600_000),
         burst in 1u32..=1_000_000, audit in any::<bool>(), instance in any::<bool>(),
         key in prop_oneof![Just(LimitKey::None), Just(LimitKey::Caller),
+            Just(LimitKey::ClientAddress),
             a_header().prop_map(LimitKey::Header)]) -> Arc<RateLimit> {
         Arc::new(RateLimit {
             name: name.into(), requests, per, burst, key,

@@ -180,6 +180,33 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
             route,
         )
     }),
+    ("gateways", &[], |api, _| {
+        let mut on = controller(true, true);
+        let env = on.pointer_mut("/spec/template/spec/containers/0/env");
+        let env = env.and_then(Value::as_array_mut).unwrap();
+        env.push(json!({"name": "WEFT_GATEWAY_NAMESPACES", "value": "shop"}));
+        api.put(&format!("{WEFT}/weft-controller"), on);
+        let class = json!({"metadata": {"name": "weft"},
+            "spec": {"controllerName": "weft.dev/gateway"}});
+        api.put(
+            "/apis/gateway.networking.k8s.io/v1/gatewayclasses/weft",
+            class,
+        );
+        let refused = json!([
+            {"type": "Accepted", "status": "True", "reason": "Accepted"},
+            {"type": "Programmed", "status": "False", "reason": "NameTaken"},
+        ]);
+        let gateway = json!({
+            "metadata": {"name": "web", "namespace": "shop",
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"gatewayClassName": "weft"},
+            "status": {"conditions": refused},
+        });
+        api.put(
+            "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/web",
+            gateway,
+        )
+    }),
     ("annotations", &[], |api, _| {
         let mut pod = pod();
         pod["metadata"]["annotations"]["weft.dev/access"] = json!("denied");

@@ -98,6 +98,17 @@ async fn route_that_is_not_in_force_is_found() {
             route(
                 "HTTPRoute",
                 "Gateway",
+                "weft.dev/gateway",
+                &condition("Accepted", "False", "NoMatchingListenerHostname"),
+            ),
+            "error",
+            "HTTPRoute shop/web for Gateway cart Accepted=False NoMatchingListenerHostname",
+        ),
+        (
+            HTTP,
+            route(
+                "HTTPRoute",
+                "Gateway",
                 "example.com/other",
                 &condition("Accepted", "False", "Other"),
             ),

@@ -295,6 +295,22 @@ async fn proxy_details_of_other_namespaces_need_graph_permission() {
     }
 }
 
+/// Whatever a proxy says that it holds of one.
+#[tokio::test]
+async fn certificate_of_gateway_is_shown_by_name_alone() {
+    const NAME: &str = "certificate/shop/edge-tls";
+    let bench = Bench::of(&read_only());
+    let _asked = holding(&bench, "uid-client", &["workload", NAME]);
+    bench.api.context.observed.note(1, client(&[]));
+    for user in ["viewer", "root"] {
+        let (status, body) = bench.get(user, "namespaces/shop/proxies/client").await;
+        assert_eq!(status, 200, "{user}: {body}");
+        let resources = &body["status"]["config"]["resources"];
+        assert_eq!(resources[NAME], "hidden", "{user}: {body}");
+        assert_ne!(resources["workload"], "hidden", "{user}: {body}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn unresponsive_proxy_is_shown_without_its_config() {
     let bench = Bench::new();

@@ -24,6 +24,8 @@ mod switching;
 
 /// Well beyond the time after which a connection is idle.
 const LONG: Duration = Duration::from_secs(2);
+/// What a client has for its last request.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
 /// Buffers of hyper are larger, those of an idle connection smaller.
 const SMALL: usize = 1024;
 
@@ -141,6 +143,7 @@ impl Served {
                 budget,
                 class: AdmissionClass::Callers,
                 from,
+                last_within: LAST_REQUEST_WITHIN,
                 permit,
             };
             serve(io, limits, pin!(close), |_, _| {}, handler).await

@@ -40,6 +40,8 @@ pub(in super::super) fn rate_limit(message: &v1::RateLimit) -> Read<Option<Arc<R
         Some(Key::Caller(false)) => Some(LimitKey::None),
         Some(Key::Caller(true)) => Some(LimitKey::Caller),
         Some(Key::Header(name)) => Some(LimitKey::Header(header("header", name)?)),
+        Some(Key::ClientAddress(true)) => Some(LimitKey::ClientAddress),
+        Some(Key::ClientAddress(false)) => None,
     };
     if message.name.is_empty() {
         return Err(BadResource::new("name", "is missing"));
@@ -83,6 +85,7 @@ impl ToSection for Arc<RateLimit> {
                 LimitKey::None => Some(Key::Caller(false)),
                 LimitKey::Caller => Some(Key::Caller(true)),
                 LimitKey::Header(name) => Some(Key::Header(name.as_str().to_owned())),
+                LimitKey::ClientAddress => Some(Key::ClientAddress(true)),
             },
             instance: self.scope == LimitScope::Instance,
             audit: self.mode == LimitMode::Audit,

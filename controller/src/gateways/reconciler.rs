@@ -1,0 +1,203 @@
+//! Goes from one Gateway to the next, and to their classes: each is looked at when what is said of
+//! it changes, and again after a while.
+//!
+//! May run twice, late, or be cancelled between any two lines: what is done is computed from what
+//! is there now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use model::compiled::Compiled;
+use model::problem::{ObjectReport, Problems};
+use model::world::ObjectKey;
+use policy::name::{Kind, ObjectRef};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::class::{self, Class};
+use super::gateway::{Around, Driven};
+use crate::apiserver::events::EventRecorder;
+use crate::latest_model::LatestModel;
+use crate::observe::acknowledged::Observed;
+use crate::settings::gateways::GatewaySettings;
+
+/// Changes that come within this time are settled together.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Between two looks at a Gateway that is as it should be.
+const EVERY: Duration = Duration::from_secs(10);
+/// The same while its pods or its address are waited for.
+const SOON: Duration = Duration::from_secs(1);
+/// Between two looks at a class: other definitions may have been installed.
+const CLASS_EVERY: Duration = Duration::from_secs(30);
+/// Pause after what failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Reconciler {
+    /// API server.
+    pub client: Client,
+    /// What Gateways there are, and what is said of them.
+    pub latest: LatestModel,
+    /// What their pods have acknowledged.
+    pub observed: Observed,
+    /// Where what is wrong is reported besides.
+    pub events: EventRecorder,
+    /// How they are run.
+    pub settings: Arc<GatewaySettings>,
+    /// Objects written.
+    pub written: Counter,
+}
+
+opaque_debug!(Reconciler);
+
+/// What is known of all Gateways and classes between two looks.
+#[derive(Default)]
+struct Progress {
+    problems: Option<Arc<Problems>>,
+    all: BTreeMap<ObjectRef, Known>,
+}
+
+/// One of them.
+struct Known {
+    report: ObjectReport,
+    due: Instant,
+    /// Of a Gateway alone.
+    driven: Driven,
+}
+
+impl Reconciler {
+    /// Keeps all Gateways as they should be until dropped. Runs on the Lease holder only.
+    pub(crate) async fn keep(mut self) {
+        let mut progress = Progress::default();
+        let started = Instant::now();
+        loop {
+            let compiled = self.latest.borrow_and_update().clone();
+            if let Some(compiled) = &compiled {
+                let gone = progress.follow(compiled, Instant::now());
+                self.give_up(gone, compiled).await;
+                if let Some((object, known)) = progress.take_due(Instant::now()) {
+                    known.due = Instant::now() + self.look(&object, known, compiled, started).await;
+                    continue;
+                }
+            }
+            let next = progress.next_due();
+            tokio::select! {
+                changed = self.latest.changed() => if changed.is_err() { return },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Does what is needed for one of them. Returns when to look again.
+    async fn look(
+        &self,
+        object: &ObjectRef,
+        known: &mut Known,
+        compiled: &Compiled,
+        started: Instant,
+    ) -> Duration {
+        let key = key_of(object);
+        let outcome = if object.kind == Kind::GatewayClass {
+            let class = Class {
+                name: &key.name,
+                report: &known.report,
+            };
+            let written = class::write(&self.client, class).await;
+            written.map(|()| CLASS_EVERY)
+        } else {
+            let around = Around {
+                client: &self.client,
+                compiled,
+                observed: &self.observed,
+                events: &self.events,
+                settings: &self.settings,
+                written: &self.written,
+                started,
+            };
+            let settled = known.driven.settle(&around, &key, &known.report).await;
+            settled.map(|is_settled| if is_settled { EVERY } else { SOON })
+        };
+        outcome.unwrap_or_else(|error| {
+            warn!(%object, %error, "not settled");
+            RETRY
+        })
+    }
+
+    /// Takes the objects away of Gateways that are there and not ours any more.
+    async fn give_up(&self, gone: Vec<(ObjectRef, Known)>, compiled: &Compiled) {
+        for (object, known) in gone {
+            let key = key_of(&object);
+            let is_there = compiled.world.gateways.get(&key);
+            let same = is_there.is_some_and(|facts| facts.meta.uid == known.report.uid);
+            if same && let Err(error) = known.driven.remove(&self.client, &key, &known.report).await
+            {
+                warn!(%object, %error, "objects of a Gateway of another class are left");
+            }
+        }
+    }
+}
+
+impl Progress {
+    /// Takes what is said of Gateways and classes. Returns those of which nothing is said any more.
+    fn follow(&mut self, compiled: &Compiled, now: Instant) -> Vec<(ObjectRef, Known)> {
+        let problems = &compiled.problems;
+        let known = self.problems.as_ref();
+        if known.is_some_and(|known| Arc::ptr_eq(known, problems)) {
+            return Vec::new();
+        }
+        self.problems = Some(Arc::clone(problems));
+        let ours = |object: &ObjectRef| [Kind::Gateway, Kind::GatewayClass].contains(&object.kind);
+        let reports = problems.reports.iter();
+        for (object, report) in reports.filter(|(object, _)| ours(object)) {
+            let soon = now + SETTLE;
+            match self.all.get_mut(object) {
+                Some(known) if known.report == *report => {}
+                Some(known) if known.report.uid == report.uid => {
+                    known.report = report.clone();
+                    known.due = known.due.min(soon);
+                }
+                _ => {
+                    let known = Known {
+                        report: report.clone(),
+                        due: soon,
+                        driven: Driven::default(),
+                    };
+                    self.all.insert(object.clone(), known);
+                }
+            }
+        }
+        let reports = &problems.reports;
+        let gone = self
+            .all
+            .extract_if(.., |object, _| !reports.contains_key(object));
+        gone.collect()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.all.values().map(|known| known.due).min()
+    }
+
+    /// The one that waits longest.
+    fn take_due(&mut self, now: Instant) -> Option<(ObjectRef, &mut Known)> {
+        let all = self.all.iter_mut();
+        let (object, known) = all.min_by_key(|(_, known)| known.due)?;
+        if known.due > now {
+            return None;
+        }
+        Some((object.clone(), known))
+    }
+}
+
+fn key_of(object: &ObjectRef) -> ObjectKey {
+    ObjectKey {
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! Makes the tables of listeners: for each host the matches of all routes that are for it, in one
+//! order.
+//!
+//! Hosts with the same routes share a table. What a Gateway's pods hold is bounded, for each
+//! listener and for all of them, since a resource that is larger than a message may be would cut the
+//! pods off from the controller: the youngest routes beyond a bound do not decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gateway_api::route::{Route, RouteKind};
+use policy::{
+    egress::HostPattern,
+    gateway::{HostRoutes, by_specificity},
+    reason,
+    route::{Forward, Table},
+};
+
+use super::{attached::Candidate, own::OwnGateway};
+use crate::{
+    compile::{
+        routes::MOST_BYTES,
+        service_routes::{
+            rules::Resolved,
+            tables::{Ordered, connections, in_order},
+        },
+    },
+    problem::Reason,
+    world::named,
+};
+
+/// Bytes that the routes of a Gateway may take together in its resource, a quarter of what a
+/// message may have: a batch has other resources, too.
+const MOST_OF_GATEWAY: usize = 8 * 1024 * 1024;
+/// Bytes that the compiled expressions of a Gateway's routes may take together in each of its pods.
+const MOST_COMPILED: usize = 16 * 1024 * 1024;
+
+/// By place of the Gateway and of the listener in it.
+pub(super) type ListenerTables = BTreeMap<(usize, usize), ListenerTable>;
+
+/// What the routes of a listener say.
+#[derive(Debug, Default)]
+pub(super) struct ListenerTable {
+    /// The most specific host first.
+    pub(super) hosts: Vec<HostRoutes>,
+    /// The routes in it, by place, the oldest first.
+    pub(super) routes: Vec<usize>,
+}
+
+/// A route at a listener, with its hosts there.
+struct Placed {
+    nth: usize,
+    hostnames: BTreeSet<Option<HostPattern>>,
+}
+
+/// Bytes of routes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    sent: usize,
+    compiled: usize,
+}
+
+impl Cost {
+    const fn and(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            compiled: self.compiled + other.compiled,
+        }
+    }
+
+    const fn is_within(self, most: Self) -> bool {
+        self.sent <= most.sent && self.compiled <= most.compiled
+    }
+}
+
+/// The tables of all listeners that are served, with notes at the candidates that are not in them.
+pub(super) fn tables(
+    own: &[OwnGateway<'_>],
+    candidates: &mut [Candidate<'_>],
+    resolved: &[Resolved],
+) -> ListenerTables {
+    let costs: Vec<Cost> = candidates
+        .iter()
+        .zip(resolved)
+        .map(|(candidate, resolved)| cost(candidate.route, resolved))
+        .collect();
+    let mut placed: BTreeMap<usize, BTreeMap<usize, Vec<Placed>>> = BTreeMap::new();
+    for (nth, candidate) in candidates.iter().enumerate() {
+        for (at, hostnames) in places(candidate) {
+            let (gateway, listener) = at;
+            let one = &own[gateway];
+            if one.refused.is_none() && one.states[listener].refused.is_none() {
+                let listeners = placed.entry(gateway).or_default();
+                let here = listeners.entry(listener).or_default();
+                here.push(Placed { nth, hostnames });
+            }
+        }
+    }
+    let mut made: BTreeMap<Vec<usize>, Arc<Table<Forward>>> = BTreeMap::new();
+    let mut tables = ListenerTables::new();
+    for (gateway, mut listeners) in placed {
+        for (listener, here) in &mut listeners {
+            for nth in beyond_listener(here, &costs) {
+                let name = &own[gateway].facts.spec.listeners[*listener].name;
+                let message = format!(
+                    "with its rules those at listener {name} of Gateway {} are more than {} KiB; \
+                     it has no effect there",
+                    own[gateway].key,
+                    MOST_BYTES / 1024
+                );
+                candidates[nth].lose((gateway, *listener), Reason::UnsupportedValue, &message);
+            }
+        }
+        for (listener, nth) in beyond_gateway(&mut listeners, &costs) {
+            let message = format!(
+                "with its rules those of Gateway {} are more than {} MiB, or their expressions \
+                 more than {} MiB; it has no effect there",
+                own[gateway].key,
+                MOST_OF_GATEWAY / 1024 / 1024,
+                MOST_COMPILED / 1024 / 1024
+            );
+            candidates[nth].lose((gateway, listener), Reason::UnsupportedValue, &message);
+        }
+        for (listener, here) in listeners {
+            let table = table(&here, &*candidates, resolved, &mut made);
+            tables.insert((gateway, listener), table);
+        }
+    }
+    tables
+}
+
+/// The listeners at which a route decides so far, with its hosts there.
+fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> {
+    let mut places: BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> = BTreeMap::new();
+    for reference in &candidate.references {
+        for one in &reference.attached {
+            if reference.lost.contains_key(&one.listener) {
+                continue;
+            }
+            let here = places.entry((reference.gateway, one.listener)).or_default();
+            here.extend(one.hostnames.iter().cloned());
+        }
+    }
+    places
+}
+
+fn cost(route: &Route, resolved: &Resolved) -> Cost {
+    let matches = route.rules.iter().flat_map(|rule| &rule.matches);
+    Cost {
+        sent: resolved.size.matches + resolved.size.actions,
+        compiled: matches.map(|one| one.http.compiled_size()).sum(),
+    }
+}
+
+/// Each host of a listener with its routes, the oldest first.
+fn by_host(here: &[Placed]) -> BTreeMap<&Option<HostPattern>, Vec<usize>> {
+    let mut hosts: BTreeMap<&Option<HostPattern>, Vec<usize>> = BTreeMap::new();
+    for one in here {
+        for hostname in &one.hostnames {
+            hosts.entry(hostname).or_default().push(one.nth);
+        }
+    }
+    hosts
+}
+
+/// What a listener with these routes takes: hosts with the same routes share a table.
+fn cost_of(here: &[Placed], costs: &[Cost]) -> Cost {
+    let hosts = by_host(here);
+    let names = hosts.keys().map(|hostname| match hostname {
+        Some(hostname) => hostname.to_string().len() + 4,
+        None => 4,
+    });
+    let names = Cost {
+        sent: names.sum(),
+        compiled: 0,
+    };
+    let distinct: BTreeSet<Vec<usize>> = hosts.into_values().collect();
+    let routes = distinct.iter().flatten().map(|nth| costs[*nth]);
+    routes.fold(names, Cost::and)
+}
+
+/// Takes the routes away with which a listener would have too much, the youngest first, and returns
+/// them. One that is too large alone costs no other.
+fn beyond_listener(here: &mut Vec<Placed>, costs: &[Cost]) -> Vec<usize> {
+    let most = Cost {
+        sent: MOST_BYTES,
+        compiled: usize::MAX,
+    };
+    let is_alone_within = |one: &Placed| cost_of(std::slice::from_ref(one), costs).is_within(most);
+    let mut beyond: Vec<usize> = Vec::new();
+    here.retain(|one| {
+        let within = is_alone_within(one);
+        if !within {
+            beyond.push(one.nth);
+        }
+        within
+    });
+    let within = longest(here.len(), |count| {
+        cost_of(&here[..count], costs).is_within(most)
+    });
+    beyond.extend(here.drain(within..).map(|one| one.nth));
+    beyond
+}
+
+/// The same of all listeners of a Gateway together.
+fn beyond_gateway(
+    listeners: &mut BTreeMap<usize, Vec<Placed>>,
+    costs: &[Cost],
+) -> Vec<(usize, usize)> {
+    let most = Cost {
+        sent: MOST_OF_GATEWAY,
+        compiled: MOST_COMPILED,
+    };
+    let all: BTreeSet<usize> = listeners.values().flatten().map(|one| one.nth).collect();
+    let all: Vec<usize> = all.into_iter().collect();
+    // The routes of a listener stand in the order of their places.
+    let until = |here: &[Placed], count: usize| match count.checked_sub(1) {
+        Some(last) => here.partition_point(|one| one.nth <= all[last]),
+        None => 0,
+    };
+    let within = longest(all.len(), |count| {
+        let each = listeners.values();
+        let each = each.map(|here| cost_of(&here[..until(here, count)], costs));
+        each.fold(Cost::default(), Cost::and).is_within(most)
+    });
+    let mut beyond = Vec::new();
+    for (listener, here) in listeners.iter_mut() {
+        let first = until(here, within);
+        beyond.extend(here.drain(first..).map(|one| (*listener, one.nth)));
+    }
+    beyond
+}
+
+/// The largest number up to `most` that is within, where each number below one that is within is
+/// within, too.
+fn longest(most: usize, is_within: impl Fn(usize) -> bool) -> usize {
+    if is_within(most) {
+        return most;
+    }
+    let (mut within, mut beyond) = (0, most);
+    while beyond - within > 1 {
+        let middle = within + (beyond - within) / 2;
+        if is_within(middle) {
+            within = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    within
+}
+
+fn table(
+    here: &[Placed],
+    candidates: &[Candidate<'_>],
+    resolved: &[Resolved],
+    made: &mut BTreeMap<Vec<usize>, Arc<Table<Forward>>>,
+) -> ListenerTable {
+    let hosts = by_host(here).into_iter().map(|(hostname, routes)| {
+        let rules = made
+            .entry(routes)
+            .or_insert_with_key(|routes| Arc::new(rules(routes, candidates, resolved)));
+        HostRoutes {
+            hostname: hostname.clone(),
+            table: Arc::clone(rules),
+        }
+    });
+    let mut hosts: Vec<HostRoutes> = hosts.collect();
+    hosts.sort_by_key(|one| by_specificity(one.hostname.as_ref()));
+    ListenerTable {
+        hosts,
+        routes: here.iter().map(|one| one.nth).collect(),
+    }
+}
+
+/// The rules of some routes of one kind. What fits none of them is for the next host.
+fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) -> Table<Forward> {
+    let is_of_connections = |nth: &usize| {
+        let kind = candidates[*nth].route.kind;
+        matches!(kind, RouteKind::Tcp | RouteKind::Tls)
+    };
+    let origin = |nth: usize| named(&candidates[nth].object());
+    let rules = if routes.iter().any(is_of_connections) {
+        let each = routes.iter().flat_map(|nth| {
+            let one = Some(&resolved[*nth]);
+            connections(candidates[*nth].route, origin(*nth), one).0
+        });
+        each.collect()
+    } else {
+        let ordered = routes.iter().map(|nth| Ordered {
+            route: candidates[*nth].route,
+            created: candidates[*nth].meta.created,
+            origin: origin(*nth),
+            resolved: &resolved[*nth],
+        });
+        in_order(&ordered.collect::<Vec<_>>()).0
+    };
+    Table {
+        rules,
+        otherwise: Forward::Refuse(reason::Reason::NoRoute),
+    }
+}

@@ -1,0 +1,157 @@
+//! What a Gateway serves: its listeners, and the routes of each by host.
+//!
+//! A connection belongs to one listener: of those at its port the one whose hostname fits the name
+//! that the client gave most closely. A request belongs to one, too, and where the two differ it is
+//! refused. Routes of other listeners are never looked at, also where none of its own fits.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::egress::HostPattern;
+use crate::http_match::RequestFacts;
+use crate::origin::Origin;
+use crate::route::{Forward, Rule, Table};
+
+/// Most listeners of one Gateway, as the API allows.
+pub const MAX_LISTENERS: usize = 64;
+/// Ports below it need a privilege, so pods listen on others.
+const PRIVILEGED: u16 = 1024;
+/// What is added to such a port.
+const SHIFT: u16 = 20_000;
+
+/// What the pods of one Gateway serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The object.
+    pub origin: Origin,
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique in its Gateway.
+    pub name: Arc<str>,
+    /// That clients call.
+    pub port: u16,
+    /// Of the pods: see [`target_port`].
+    pub target_port: u16,
+    pub protocol: ListenerProtocol,
+    /// `None`: every host.
+    pub hostname: Option<HostPattern>,
+    /// Names of certificate resources. Only HTTPS has any, and without one it refuses handshakes.
+    pub certificates: Vec<Arc<str>>,
+    /// The one that fits best first: see [`by_specificity`].
+    pub routes: Vec<HostRoutes>,
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenerProtocol {
+    /// Requests in plaintext.
+    Http,
+    /// Requests in TLS, which ends here.
+    Https,
+    /// TLS that passes through, by its server name.
+    Tls,
+    /// Anything.
+    Tcp,
+}
+
+/// The rules of all routes for some hosts of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoutes {
+    /// `None`: every host.
+    pub hostname: Option<HostPattern>,
+    /// Of calls that fit none of its rules the next host's table decides.
+    pub table: Arc<Table<Forward>>,
+}
+
+/// The port of pods for a port of a listener, or `None` where pods have no such port.
+#[must_use]
+pub fn target_port(port: u16) -> Option<u16> {
+    match port {
+        0 => None,
+        1..PRIVILEGED => Some(SHIFT + port),
+        _ => Some(port),
+    }
+}
+
+/// What hostnames are sorted by: those that fit a host best come first.
+#[must_use]
+pub fn by_specificity(hostname: Option<&HostPattern>) -> impl Ord + use<> {
+    match hostname {
+        Some(HostPattern::Exact(name)) => (0, Reverse(name.len()), Arc::clone(name)),
+        Some(HostPattern::Below(name)) => (1, Reverse(name.len()), Arc::clone(name)),
+        None => (2, Reverse(0), Arc::default()),
+    }
+}
+
+fn fits(hostname: Option<&HostPattern>, host: Option<&str>) -> bool {
+    match (hostname, host) {
+        (None, _) => true,
+        (Some(pattern), Some(host)) => pattern.matches(host),
+        (Some(_), None) => false,
+    }
+}
+
+impl Gateway {
+    /// The listener that a connection or a request belongs to, by the port of the pod and the name
+    /// that it gives, as [`crate::egress::host_name`] reads it. `None` as name stands for none, or
+    /// for an address.
+    #[must_use]
+    pub fn listener(&self, target_port: u16, host: Option<&str>) -> Option<&Listener> {
+        let here = self.listeners.iter();
+        let here = here.filter(|listener| listener.target_port == target_port);
+        here.filter(|listener| fits(listener.hostname.as_ref(), host))
+            .min_by_key(|listener| by_specificity(listener.hostname.as_ref()))
+    }
+}
+
+impl Listener {
+    /// The rule that decides, of the most specific host with one that fits. `None` as request
+    /// stands for a connection; `None` as decision: no route is for it.
+    #[must_use]
+    pub fn decide(
+        &self,
+        host: Option<&str>,
+        request: Option<&RequestFacts<'_>>,
+    ) -> Option<&Rule<Forward>> {
+        let here = self.routes.iter();
+        let here = here.filter(|routes| fits(routes.hostname.as_ref(), host));
+        let mut found = here.filter_map(|routes| {
+            let at = routes.table.position(request)?;
+            routes.table.rules.get(at)
+        });
+        found.next()
+    }
+}
+
+impl ListenerProtocol {
+    /// As a Gateway spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Tls => "TLS",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// Whether connections are told apart by the server name of TLS.
+    #[must_use]
+    pub const fn reads_server_name(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+}
+
+impl fmt::Display for ListenerProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

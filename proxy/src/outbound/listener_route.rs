@@ -1,0 +1,194 @@
+//! Finds the route of what came in at a listener of the own Gateway: by the rules of the listener's
+//! routes, and from there on as of any call to the backend's Service.
+//!
+//! A request belongs to the listener whose hostname fits its host best, and a connection in TLS to
+//! the one whose hostname fits its server name best. A request that comes by the connection of
+//! another listener is refused: its client would else reach routes past the certificate, and past
+//! the rules, of the listener that it names. Splits of the backend's Service share out what it gets;
+//! routes of that Service are for its own callers.
+
+use std::sync::Arc;
+
+use policy::egress::host_name;
+use policy::gateway::ListenerProtocol;
+use policy::http_match::RequestFacts;
+use policy::origin::Origin;
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+use policy::route::{Backend, Forward, Rule, choose};
+use policy::sticky::Key;
+
+use crate::config::gateway::ServedGateway;
+use crate::config::snapshot::Snapshot;
+use crate::failure::Failure;
+use crate::outbound::call_policy::{CallPolicy, Names};
+use crate::outbound::choice::{Choice, RoutedEndpoints};
+use crate::outbound::edge::Edge;
+use crate::outbound::edits::{Unsent, cross_origin};
+use crate::outbound::route::Route;
+use crate::outbound::route_query::{RouteQuery, refused as refused_by_rule};
+use crate::outbound::tenant::{self, Tenant};
+
+/// Where a call goes that came in so: `request` is its head and the host that it names, and `None`
+/// of opaque bytes. `pod`: the own one.
+pub(super) fn find(
+    edge: &Edge,
+    snapshot: &Snapshot,
+    request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    pod: &str,
+) -> Result<Route, Unsent> {
+    let gateway = snapshot.gateway.as_ref();
+    let served = gateway.and_then(|gateway| gateway.served.as_deref());
+    let Some(served) = served else {
+        return Err(Failure::no_configuration().into());
+    };
+    let facts = request.map(|(facts, _)| facts);
+    let rule = match request {
+        Some((facts, host)) => of_request(edge, served, facts, host)?,
+        None => of_connection(edge, served)?,
+    };
+    let origin = &rule.origin;
+    let backend = match &rule.then {
+        Forward::Split(backends) => choose(backends, rand::random()),
+        Forward::Redirect(redirect) => {
+            return Err(Unsent::Redirected {
+                redirect: Arc::clone(redirect),
+                by: Some(origin.clone()),
+            });
+        }
+        Forward::Refuse(reason) => return Err(refused(served, *reason, origin).into()),
+        // There is no Service that was called.
+        Forward::Root => return Err(refused(served, Reason::InvalidRoute, origin).into()),
+    };
+    let Some(backend) = backend else {
+        return Err(refused(served, Reason::NoBackend, origin).into());
+    };
+    let cors = match (&backend.actions, facts) {
+        (Some(actions), Some(facts)) => cross_origin(actions, facts, Some(origin))?,
+        (None, _) | (_, None) => None,
+    };
+    if backend.invalid {
+        return Err(refused(served, Reason::InvalidBackend, origin).into());
+    }
+    let mut route = to_backend(edge, snapshot, (backend, facts), pod)?;
+    // A split is what chose the backend, where there is one.
+    route.rule = route.rule.or_else(|| served.object(origin).cloned());
+    route.actions = backend.actions.clone();
+    route.cors = cors;
+    Ok(route)
+}
+
+/// The rule for a request.
+fn of_request<'a>(
+    edge: &Edge,
+    served: &'a ServedGateway,
+    facts: &RequestFacts<'_>,
+    host: Option<&str>,
+) -> Result<&'a Rule<Forward>, Failure> {
+    let host = host.and_then(host_name);
+    let named = served.gateway.listener(edge.target_port, host.as_deref());
+    let Some(named) = named else {
+        return Err(no_route(served, "no listener at this port is for the host"));
+    };
+    let is_here = match edge.protocol {
+        // All listeners of the port share its connections.
+        ListenerProtocol::Http => named.protocol == ListenerProtocol::Http,
+        _ => edge
+            .listener(served)
+            .is_some_and(|own| own.name == named.name),
+    };
+    if !is_here {
+        return Err(Failure::Refused {
+            reason: Reason::Misdirected,
+            by: Some(served.gateway.origin.clone()),
+            detail: "the connection was opened to another host than the request names; open one \
+                     to that host"
+                .into(),
+        });
+    }
+    let rule = named.decide(host.as_deref(), Some(facts));
+    rule.ok_or_else(|| no_route(served, "no route of its listener matches the request"))
+}
+
+/// The rule for a connection of opaque bytes.
+fn of_connection<'a>(edge: &Edge, served: &'a ServedGateway) -> Result<&'a Rule<Forward>, Failure> {
+    let own = edge.listener(served);
+    let rule = own.and_then(|own| own.decide(edge.server_name.as_deref(), None));
+    rule.ok_or_else(|| no_route(served, "no route of its listener is for the connection"))
+}
+
+/// To the Service of a backend, as any client of it would go there.
+fn to_backend(
+    edge: &Edge,
+    snapshot: &Snapshot,
+    (backend, facts): (&Backend, Option<&RequestFacts<'_>>),
+    pod: &str,
+) -> Result<Route, Unsent> {
+    let (id, port) = (&backend.service, backend.port);
+    let name = wire::names::service(&id.namespace, &id.name, port);
+    let Some(service) = snapshot.services.get(&*name) else {
+        return Ok(to_endpoints(snapshot, backend, (&name, facts)));
+    };
+    let tenant = tenant::of(snapshot, &name, facts, pod);
+    let query = RouteQuery {
+        snapshot,
+        name: &name,
+        facts,
+        tenant: tenant.as_ref(),
+        actions: backend.actions.as_deref(),
+    };
+    let mut route = match query.by_rule()? {
+        Some(route) => route,
+        None => {
+            // Affinity is that of clients, which all come by the Gateway.
+            let client = service.affinity.as_ref().map(|_| Tenant {
+                key: Key::of(edge.client.to_string().as_bytes()),
+                endpoint: true,
+                cookie: None,
+            });
+            RouteQuery {
+                tenant: query.tenant.or(client.as_ref()),
+                ..query
+            }
+            .service()?
+        }
+    };
+    route.speaks = Some(service.protocol);
+    Ok(route)
+}
+
+/// The same where nothing is known of the Service but its endpoints.
+fn to_endpoints(
+    snapshot: &Snapshot,
+    backend: &Backend,
+    (name, facts): (&str, Option<&RequestFacts<'_>>),
+) -> Route {
+    let names = Names {
+        root: name,
+        serving: None,
+    };
+    let actions = backend.actions.as_deref();
+    let among = RoutedEndpoints::of(snapshot, &backend.endpoints);
+    Route {
+        policy: CallPolicy::of(&snapshot.policies, names, facts, actions),
+        speaks: Some(Protocol::Detect),
+        ..Route::to(&backend.label, backend.port, Choice::Any(among))
+    }
+}
+
+/// Clients outside learn no more than that: what the Gateway serves is shown by its status.
+fn no_route(served: &ServedGateway, detail: &'static str) -> Failure {
+    Failure::Refused {
+        reason: Reason::NoRoute,
+        by: Some(served.gateway.origin.clone()),
+        detail: detail.into(),
+    }
+}
+
+/// Why a rule sends a call nowhere.
+fn refused(served: &ServedGateway, reason: Reason, origin: &Origin) -> Failure {
+    match reason {
+        Reason::NoRoute => no_route(served, "no rule of its routes matches the request"),
+        reason => refused_by_rule(reason, Some(origin)),
+    }
+}
