@@ -14,6 +14,7 @@ pub mod compiled;
 mod defaults;
 mod dependents;
 pub(crate) mod external;
+pub(crate) mod externals;
 pub mod faults;
 pub mod modes;
 mod need;
@@ -54,7 +55,7 @@ pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
-    external::Externals,
+    externals::Externals,
     published::SharedResources,
     revoked::RevocationSet,
     route_names::RouteNames,
