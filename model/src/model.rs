@@ -14,6 +14,7 @@ pub mod compiled;
 mod defaults;
 mod dependents;
 pub(crate) mod external;
+pub(crate) mod externals;
 pub mod faults;
 pub(crate) mod gateways;
 pub mod modes;
@@ -55,7 +56,7 @@ pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
-    external::Externals,
+    externals::Externals,
     gateways::Gateways,
     published::SharedResources,
     revoked::RevocationSet,

@@ -19,6 +19,7 @@ mod key;
 pub mod kinds;
 mod revocations;
 mod smi;
+mod stand_ins;
 mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1421,7 +1421,7 @@ pub mod egress {
 pub struct ExternalObject {
     #[prost(message, optional, tag = "1")]
     pub origin: ::core::option::Option<ObjectRef>,
-    /// Names in small letters, or *. and such a name.
+    /// Names in small letters, or \*. and such a name.
     #[prost(string, repeated, tag = "2")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Networks, such as 203.0.113.0/24.

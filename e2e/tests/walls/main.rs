@@ -222,6 +222,8 @@ const EXEMPT: Exempt = Exempt {
                 // Which name has to be resolved before its call is decided.
                 ("proxy/src/outbound/egress.rs", "look_up"),
                 ("proxy/src/outbound/egress.rs", "is_resolved"),
+                // Whether rules changed before the connection noted what it was opened for.
+                ("proxy/src/outbound/egress.rs", "route"),
                 ("proxy/src/outbound/request.rs", "receive"),
                 // An attempt after the first may be seconds later, and an address be known
                 // as meshed by then.

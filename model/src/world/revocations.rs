@@ -1,4 +1,4 @@
-//! Facts of Revocations.
+//! Facts of Revocations, as their spec says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
