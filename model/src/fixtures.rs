@@ -226,9 +226,8 @@ impl Resolved {
 
     /// Addresses with ports of an endpoints resource.
     pub fn addresses(&self, name: &str) -> Vec<String> {
-        let endpoints = self.endpoints(name).endpoints.into_iter();
-        let addresses = endpoints.map(|e| format!("{}:{}", e.ip, e.port));
-        addresses.collect()
+        let all = self.endpoints(name).endpoints.into_iter();
+        all.map(|e| format!("{}:{}", e.ip, e.port)).collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod dependents;
 pub(crate) mod external;
 pub(crate) mod externals;
 pub mod faults;
+mod gateway_pods;
 pub(crate) mod gateways;
 pub mod modes;
 mod need;

@@ -17,6 +17,7 @@ mod facts;
 mod gateway;
 mod key;
 pub mod kinds;
+mod own_gateways;
 mod revocations;
 mod smi;
 mod stand_ins;

@@ -3,15 +3,13 @@
 //! Of a status nothing is part of a fact: several controllers write that of routes, and none of
 //! them decides about calls.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gateway_api::conditions::GATEWAY_CONTROLLER;
 use gateway_api::gateway::{ClassSpec, GatewaySpec};
-use gateway_api::grants::{Grant, Grants};
+use gateway_api::grants::Grant;
 use gateway_api::route::Route;
 
-use super::{World, fact::Fact, key::ObjectKey, smi::Meta};
+use super::{fact::Fact, smi::Meta};
 
 /// An HTTPRoute, a GRPCRoute, or a TCPRoute of the Gateway API.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,37 +82,5 @@ impl Fact for ListenerCertificateFacts {
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
         let is_usable = |fact: Option<&Self>| matches!(fact, Some(Self::Usable { .. }));
         is_usable(old) && !is_usable(new)
-    }
-}
-
-impl World {
-    /// The Secrets that Gateways of these namespaces name for their listeners, where a Gateway is
-    /// Weft's and may name them. No other Secret is to be read.
-    #[must_use]
-    pub fn listener_secrets(&self, namespaces: &BTreeSet<String>) -> BTreeSet<ObjectKey> {
-        let grants = Grants::new(self.grants.values().map(|facts| &*facts.grant));
-        let mut secrets = BTreeSet::new();
-        for (gateway, facts) in self.gateways.iter() {
-            if !namespaces.contains(&*gateway.namespace) || !self.is_own_class(&facts.spec.class) {
-                continue;
-            }
-            let listeners = facts.spec.listeners.iter();
-            let named = listeners.flat_map(|listener| &listener.certificates);
-            let permitted = named.filter(|one| {
-                one.is_secret()
-                    && grants.allows_secret(&gateway.namespace, &one.namespace, &one.name)
-            });
-            secrets.extend(permitted.map(|one| ObjectKey {
-                namespace: one.namespace.clone(),
-                name: one.name.clone(),
-            }));
-        }
-        secrets
-    }
-
-    /// Whether Gateways of a class are Weft's.
-    pub(crate) fn is_own_class(&self, class: &str) -> bool {
-        let class = self.gateway_classes.get(&ObjectKey::new("", class));
-        class.is_some_and(|facts| &*facts.spec.controller == GATEWAY_CONTROLLER)
     }
 }

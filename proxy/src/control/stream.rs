@@ -193,33 +193,10 @@ impl Control {
         loop {
             tokio::select! {
                 message = batches.message() => {
-                    let Some(message) = message.map_err(|status| self.refusal("ended the stream", &status, shown.as_deref()))? else { return Ok(()) };
-                    let batch = match message.message {
-                        Some(ToProxy::Batch(batch)) => batch,
-                        Some(ToProxy::Ask(ask)) => {
-                            live_queries.begin(ask);
-                            continue;
-                        }
-                        Some(ToProxy::EndAsk(id)) => {
-                            live_queries.end(id);
-                            continue;
-                        }
-                        Some(ToProxy::Steer(fleet_states)) => {
-                            breaker_reports::apply_fleet_states(&self.config, &fleet_states);
-                            continue;
-                        }
-                        Some(ToProxy::Grants(grants)) => {
-                            self.config.grant(&grants);
-                            continue;
-                        }
-                        Some(ToProxy::Shares(shares)) => {
-                            let taken = self.config.share(shares);
-                            let taken = v1::from_proxy::Message::SharesTaken(taken);
-                            outbox.try_send(from_proxy(taken))?;
-                            continue;
-                        }
-                        None => continue,
-                    };
+                    let message = message.map_err(|status| self.refusal("ended the stream", &status, shown.as_deref()))?;
+                    let Some(message) = message else { return Ok(()) };
+                    let batch = self.receive(message, &mut live_queries, &outbox)?;
+                    let Some(batch) = batch else { continue };
                     outbox.try_send(self.take(batch))?;
                     self.config.telemetry.metrics.control_connected.set(1);
                     contact.send_if_modified(|contact| {
@@ -248,6 +225,30 @@ impl Control {
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
+    }
+
+    /// Carries out what the controller has sent; a batch is returned.
+    fn receive(
+        &self,
+        message: v1::ToProxy,
+        live_queries: &mut OpenQuestions<'_>,
+        outbox: &mpsc::Sender<v1::FromProxy>,
+    ) -> Result<Option<v1::Batch>, BoxError> {
+        match message.message {
+            Some(ToProxy::Batch(batch)) => return Ok(Some(batch)),
+            Some(ToProxy::Ask(ask)) => live_queries.begin(ask),
+            Some(ToProxy::EndAsk(id)) => live_queries.end(id),
+            Some(ToProxy::Steer(fleet_states)) => {
+                breaker_reports::apply_fleet_states(&self.config, &fleet_states);
+            }
+            Some(ToProxy::Grants(grants)) => self.config.grant(&grants),
+            Some(ToProxy::Shares(shares)) => {
+                let taken = v1::from_proxy::Message::SharesTaken(self.config.share(shares));
+                outbox.try_send(from_proxy(taken))?;
+            }
+            None => {}
+        }
+        Ok(None)
     }
 
     /// The first message of a stream.

@@ -3,12 +3,13 @@
 //!
 //! Hosts with the same routes share a table. What a Gateway's pods hold is bounded, for each
 //! listener and for all of them, since a resource that is larger than a message may be would cut the
-//! pods off from the controller: the youngest routes beyond a bound do not decide.
+//! pods off from the controller, and each pod holds all expressions compiled: the youngest routes
+//! beyond a bound do not decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gateway_api::route::{Route, RouteKind};
+use gateway_api::route::RouteKind;
 use policy::{
     egress::HostPattern,
     gateway::{HostRoutes, by_specificity},
@@ -19,7 +20,7 @@ use policy::{
 use super::{attached::Candidate, own::OwnGateway};
 use crate::{
     compile::{
-        routes::MOST_BYTES,
+        routes::{MOST_BYTES, MOST_COMPILED},
         service_routes::{
             rules::Resolved,
             tables::{Ordered, connections, in_order},
@@ -32,8 +33,6 @@ use crate::{
 /// Bytes that the routes of a Gateway may take together in its resource, a quarter of what a
 /// message may have: a batch has other resources, too.
 const MOST_OF_GATEWAY: usize = 8 * 1024 * 1024;
-/// Bytes that the compiled expressions of a Gateway's routes may take together in each of its pods.
-const MOST_COMPILED: usize = 16 * 1024 * 1024;
 
 /// By place of the Gateway and of the listener in it.
 pub(super) type ListenerTables = BTreeMap<(usize, usize), ListenerTable>;
@@ -79,11 +78,7 @@ pub(super) fn tables(
     candidates: &mut [Candidate<'_>],
     resolved: &[Resolved],
 ) -> ListenerTables {
-    let costs: Vec<Cost> = candidates
-        .iter()
-        .zip(resolved)
-        .map(|(candidate, resolved)| cost(candidate.route, resolved))
-        .collect();
+    let costs: Vec<Cost> = resolved.iter().map(cost).collect();
     let mut placed: BTreeMap<usize, BTreeMap<usize, Vec<Placed>>> = BTreeMap::new();
     for (nth, candidate) in candidates.iter().enumerate() {
         for (at, hostnames) in places(candidate) {
@@ -144,11 +139,10 @@ fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), BTreeSet<Option
     places
 }
 
-fn cost(route: &Route, resolved: &Resolved) -> Cost {
-    let matches = route.rules.iter().flat_map(|rule| &rule.matches);
+const fn cost(resolved: &Resolved) -> Cost {
     Cost {
         sent: resolved.size.matches + resolved.size.actions,
-        compiled: matches.map(|one| one.http.compiled_size()).sum(),
+        compiled: resolved.size.compiled,
     }
 }
 

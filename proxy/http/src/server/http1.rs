@@ -175,10 +175,7 @@ where
                 None => return Ok(()),
             };
             let Some(status) = refusal else { continue };
-            let status = refused_head::status(status, used.has_head_of(&io));
-            let how = NotHandled::Answered(Reason::BadRequest, status);
-            report_unread(&io, &used, how, &refused);
-            send_refusal(&mut io, &used, status, peer).await;
+            refuse_unreadable(&mut io, &used, status, peer, &refused).await;
             return Ok(());
         }
     }
@@ -237,6 +234,22 @@ where
     };
     send_refusal(io, used, status, peer).await;
     false
+}
+
+/// Answers a head that could not be read, for which hyper had this status. Calls `refused` for it.
+async fn refuse_unreadable<I>(
+    io: &mut Prefixed<I>,
+    used: &ConnectionUse,
+    status: StatusCode,
+    peer: bool,
+    refused: &impl Fn(NotHandled, ReportedHead<'_>),
+) where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let status = refused_head::status(status, used.has_head_of(io));
+    let how = NotHandled::Answered(Reason::BadRequest, status);
+    report_unread(io, used, how, refused);
+    send_refusal(io, used, status, peer).await;
 }
 
 /// Calls `refused` for a head that hyper has not read. Of one that it has taken nothing is left.

@@ -310,32 +310,6 @@ fn echoes(request: &mut Request<Incoming>) -> Response<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upgrade_works_after_a_rest() {
-    let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
-        if !request.headers().contains_key(header::UPGRADE) {
-            return path(request).await;
-        }
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut stream = TokioIo::new(upgraded.await.unwrap());
-            let mut read = [0; 5];
-            stream.read_exact(&mut read).await.unwrap();
-            stream.write_all(&read).await.unwrap();
-            sleep(LONG).await;
-        });
-        switched()
-    });
-    served.send(GET).await;
-    served.expect_read(&response_to("/one")).await;
-    sleep(LONG).await;
-    assert!(served.rests());
-    served.send(SWITCH).await;
-    served.expect_read(SWITCHED).await;
-    served.send(b"hello").await;
-    served.expect_read("hello").await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn idle_connection_closes_by_client_close_signal_or_timeout() {
     for how in ["client", "close", "patience"] {
         let patience = (how == "patience").then_some(LONG.mul_f32(1.5));

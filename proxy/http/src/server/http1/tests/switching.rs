@@ -1,4 +1,4 @@
-//! Callers that ask for another protocol, while they wait for the answer.
+//! Callers that ask for another protocol, while they wait for the answer and afterwards.
 //!
 //! Claims: calls-16
 
@@ -53,4 +53,30 @@ async fn data_before_upgrade_response_and_later_end_are_kept() {
     served.expect_read("earlylater").await;
     served.client.shutdown().await.unwrap();
     served.expect_read("end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_works_after_a_rest() {
+    let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
+        if !request.headers().contains_key(header::UPGRADE) {
+            return path(request).await;
+        }
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            let mut read = [0; 5];
+            stream.read_exact(&mut read).await.unwrap();
+            stream.write_all(&read).await.unwrap();
+            sleep(LONG).await;
+        });
+        switched()
+    });
+    served.send(GET).await;
+    served.expect_read(&response_to("/one")).await;
+    sleep(LONG).await;
+    assert!(served.rests());
+    served.send(SWITCH).await;
+    served.expect_read(SWITCHED).await;
+    served.send(b"hello").await;
+    served.expect_read("hello").await;
 }
