@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use weft_proxy::{
-    Metrics, Proxy, Running, StartupStep, of_listener, relieve, run_with, sweep, warn_of_few_files,
+    Metrics, Proxy, Running, StartupStep, follow_revocations, of_listener, relieve, run_with, sweep,
+    warn_of_few_files,
 };
 
 use crate::connection::Shared;
@@ -51,6 +52,8 @@ impl Gateway {
         let relieving = relieve(Arc::clone(proxy.budget()), vec![permits.clone()]);
         runtime::task::spawn("memory", relieving);
         runtime::task::spawn("sweep", sweep(vec![Arc::clone(&proxy)]));
+        let revocations = follow_revocations(Arc::clone(&proxy));
+        runtime::task::spawn("revocations", revocations);
         let shared = Shared {
             proxy,
             trusted_hops,

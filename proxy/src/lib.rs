@@ -47,7 +47,7 @@ pub use crate::process::heap::{count as heap_count, in_use as heap_in_use};
 pub use crate::process::listener::{Addresses, ServedWorkload, listen, no_ipv6};
 pub use crate::process::permits::{Permits, of_listener, warn_of_few_files};
 pub use crate::process::relief::relieve;
-pub use crate::process::{Process, Running, run, run_with, sweep};
+pub use crate::process::{Process, Running, follow_revocations, run, run_with, sweep};
 pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
 

@@ -272,7 +272,7 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
 /// Ends connections as soon as their certificates are revoked, for ever. Where the own one is
 /// outdated, no request begins on connections that it opened from when there is a newer one, which
 /// is before peers refuse it: so no request is lost.
-async fn follow_revocations(proxy: Arc<Proxy>) {
+pub async fn follow_revocations(proxy: Arc<Proxy>) {
     let config = &proxy.config;
     let mut changes = config.policy_changes();
     let (mut seen, mut outdated, mut grace_ends) = (None, false, None);

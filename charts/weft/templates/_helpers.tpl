@@ -37,6 +37,15 @@ digests; of images of one's own, by tag or digest, no more than amd64 is known.
 {{- $image.architectures | default (get $packed "architectures") | default (list "amd64") | toJson -}}
 {{- end -}}
 
+{{/* The same of the image of Gateways, which may be one of one's own. */}}
+{{- define "weft.gatewayArchitectures" -}}
+{{- if .Values.gateway.image -}}
+{{- .Values.image.architectures | default (list "amd64") | toJson -}}
+{{- else -}}
+{{- include "weft.architectures" . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The proxy's version. Its digest is of this chart's version, whatever the tag is. */}}
 {{- define "weft.proxyVersion" -}}
 {{- $image := .Values.image -}}

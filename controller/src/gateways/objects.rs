@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crds::labels::{self, quantity_in_milli};
 use crds::objects::{
-    ARCHITECTURE, GATEWAY_CONTAINER, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE, TRUST_BUNDLE_KEY,
+    GATEWAY_CONTAINER, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE, TRUST_BUNDLE_KEY,
 };
 use gateway_api::gateway::{NAME_LABEL, resource_name};
 use model::world::ObjectKey;
@@ -244,7 +244,7 @@ fn pod(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value {
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-        "nodeSelector": {"kubernetes.io/os": "linux", "kubernetes.io/arch": ARCHITECTURE},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
         "topologySpreadConstraints": [
             spread("topology.kubernetes.io/zone"),
             spread("kubernetes.io/hostname"),
@@ -262,6 +262,9 @@ fn pod(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value {
             {"name": TRUST_BUNDLE, "configMap": {"name": TRUST_BUNDLE}},
         ],
     });
+    if let Some(spec) = pod.as_object_mut() {
+        settings.architectures.require(spec);
+    }
     if !settings.pull_secrets.is_empty() {
         let secrets = settings.pull_secrets.iter();
         pod["imagePullSecrets"] = secrets.map(|name| json!({"name": name})).collect();

@@ -89,7 +89,8 @@ impl Bench {
             gateway_namespaces: Some(Arc::clone(&namespaces)),
             ..Defaults::default()
         };
-        tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
+        let (_, signing) = watch::channel(BTreeSet::new());
+        tokio::spawn(crate::latest_model::run(worlds, publish, defaults, signing));
         let certificates = ListenerCertificates::default();
         let follower = Follower {
             client: api.client(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crds::inject::Architectures;
 use runtime::env::EnvReader;
 
 const NAMESPACES: &str = "WEFT_GATEWAY_NAMESPACES";
@@ -30,6 +31,8 @@ pub struct GatewaySettings {
     pub pull_policy: String,
     /// Secrets with which it is pulled.
     pub pull_secrets: Vec<String>,
+    /// The processors that it is built for.
+    pub architectures: Architectures,
     /// `host:port` of the controllers.
     pub controller_address: String,
     /// Namespace of the controllers.
@@ -59,6 +62,7 @@ pub(super) fn read(
     let image: Option<String> = env.optional("WEFT_GATEWAY_IMAGE");
     let pull_policy = env.or(PULL_POLICY, "IfNotPresent".to_owned());
     let pull_secrets = env.list("WEFT_GATEWAY_PULL_SECRETS");
+    let architectures = env.or("WEFT_GATEWAY_ARCHITECTURES", Architectures::default());
     if !["Always", "IfNotPresent", "Never"].contains(&pull_policy.as_str()) {
         env.mistake(PULL_POLICY, "must be Always, IfNotPresent or Never");
     }
@@ -77,6 +81,7 @@ pub(super) fn read(
         image: image?,
         pull_policy,
         pull_secrets,
+        architectures,
         // With a dot at its end, so that no search list of the pod is tried.
         controller_address: format!(
             "{}.{namespace}.svc.{cluster_domain}.:{port}",

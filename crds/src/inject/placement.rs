@@ -52,6 +52,13 @@ impl FromStr for Architectures {
     }
 }
 
+impl Architectures {
+    /// Limits a pod, by its spec, to nodes with one of these processors.
+    pub fn require(&self, spec: &mut Map<String, Value>) {
+        require(spec, self);
+    }
+}
+
 impl fmt::Display for Architectures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(" and "))

@@ -84,6 +84,7 @@ impl Bench {
             image: "weft/gateway:1".to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
             pull_secrets: vec!["registry".to_owned()],
+            architectures: "amd64,arm64".parse().unwrap(),
             controller_address: "weft-controller.weft-system.svc.cluster.local.:8443".to_owned(),
             controller_namespace: "weft-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
