@@ -185,7 +185,7 @@ fn refused(nth: usize, listener: &Listener, all: &[Listener]) -> Option<Refusal>
     refusal(ListenerReason::PortUnavailable, here("port"), taken)
 }
 
-/// Another listener that no connection could be told from this one by. Those whose protocol is not
+/// Another listener that no connection could be distinguished by. Those whose protocol is not
 /// served open no port.
 fn conflict(nth: usize, listener: &Listener, all: &[Listener]) -> Option<(ListenerReason, String)> {
     let own = listener.served?;
@@ -195,13 +195,13 @@ fn conflict(nth: usize, listener: &Listener, all: &[Listener]) -> Option<(Listen
     let mut same_hosts = None;
     for (_, other) in others {
         let theirs = other.served?;
-        // Connections of both begin with the name of the host, by which they are told apart.
+        // Connections of both begin with the name of the host, by which they are distinguished.
         let by_name = own.reads_server_name() && theirs.reads_server_name();
         let same_host = own == ListenerProtocol::Tcp || other.hostname == listener.hostname;
         if own != theirs && (!by_name || same_host) {
             let message = format!(
-                "listener {} has port {} and protocol {theirs}, so connections could not be told \
-                 apart; give one of them another port",
+                "listener {} has port {} and protocol {theirs}, so connections could not be \
+                 distinguished; give one of them another port",
                 other.name, other.port
             );
             return Some((ListenerReason::ProtocolConflict, message));

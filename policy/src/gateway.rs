@@ -140,7 +140,7 @@ impl ListenerProtocol {
         }
     }
 
-    /// Whether connections are told apart by the server name of TLS.
+    /// Whether connections are distinguished by the server name of TLS.
     #[must_use]
     pub const fn reads_server_name(self) -> bool {
         matches!(self, Self::Https | Self::Tls)

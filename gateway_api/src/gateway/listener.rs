@@ -130,7 +130,7 @@ impl Listener {
         listener
     }
 
-    /// First what tells it from others: it keeps its hosts also where it is broken otherwise. One
+    /// First what sets it apart from others: it keeps its hosts also where it is broken otherwise. One
     /// without all of that is of no protocol that is served.
     fn fill(&mut self, written: &Object<'_>, namespace: &str) -> Result<(), Broken> {
         self.name = written.need("name")?.word()?.into();
