@@ -8,6 +8,7 @@ use runtime::env::EnvReader;
 
 const NAMESPACES: &str = "WEFT_GATEWAY_NAMESPACES";
 const PULL_POLICY: &str = "WEFT_GATEWAY_PULL_POLICY";
+const ARCHITECTURES: &str = "WEFT_GATEWAY_ARCHITECTURES";
 
 /// Which kinds of the Gateway API are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(super) fn read(
     let image: Option<String> = env.optional("WEFT_GATEWAY_IMAGE");
     let pull_policy = env.or(PULL_POLICY, "IfNotPresent".to_owned());
     let pull_secrets = env.list("WEFT_GATEWAY_PULL_SECRETS");
-    let architectures = env.or("WEFT_GATEWAY_ARCHITECTURES", Architectures::default());
+    let architectures = env.or(ARCHITECTURES, Architectures::default());
     if !["Always", "IfNotPresent", "Never"].contains(&pull_policy.as_str()) {
         env.mistake(PULL_POLICY, "must be Always, IfNotPresent or Never");
     }
@@ -121,16 +122,18 @@ mod tests {
             on.controller_address,
             "weft-controller.weft-system.svc.c.local.:8443"
         );
+        assert_eq!(on.architectures, Architectures::default());
         assert_eq!(GatewayApi::of(true, Some(&on)), GatewayApi::Gateways);
         assert_eq!(GatewayApi::of(true, None), GatewayApi::Routes);
         assert_eq!(GatewayApi::of(false, Some(&on)), GatewayApi::Off);
     }
 
     #[test]
-    fn gateways_without_image_or_policy_are_refused() {
+    fn gateways_without_image_or_with_wrong_values_are_refused() {
         for (variables, named) in [
             (vec![(NAMESPACES, "edge")], "WEFT_GATEWAY_IMAGE"),
             (vec![(PULL_POLICY, "Sometimes")], PULL_POLICY),
+            (vec![(ARCHITECTURES, "mips")], ARCHITECTURES),
         ] {
             let error = of(&variables).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -169,6 +169,8 @@ fn packed_architectures_reach_every_pod_and_the_injector() -> Outcome {
         key.as_str(),
         operator.as_str(),
         "injector.nodeSelector.pool=infra",
+        "gateway.enabled=true",
+        "gateway.namespaces={edge}",
     ];
     let objects = rendered(&chart, &settings, &[])?;
     let pod = |name: &str| -> anyhow::Result<Value> {
@@ -176,18 +178,27 @@ fn packed_architectures_reach_every_pod_and_the_injector() -> Outcome {
     };
     let controller = pod("weft-controller")?;
     assert_eq!(controller["affinity"], required(json!([disk, both])));
+    let of_gateways = "WEFT_GATEWAY_ARCHITECTURES";
+    let env = &controller["containers"][0]["env"];
+    assert_eq!(variable(env, of_gateways), "amd64,arm64");
     let injector = pod("weft-injector")?;
     assert_eq!(injector["affinity"], required(json!([both])));
     let selector = json!({"kubernetes.io/os": "linux", "pool": "infra"});
     assert_eq!(injector["nodeSelector"], selector);
     let env = &injector["containers"][0]["env"];
-    assert_eq!(architectures(env), "amd64,arm64");
+    assert_eq!(variable(env, PROXY_ARCHITECTURES), "amd64,arm64");
+    let own = [&settings[..], &["gateway.image=mine/gateway:1"]].concat();
+    let controller = deployment_in(rendered(&chart, &own, &[])?, "weft-controller")?;
+    let env = &container(&controller)["env"];
+    assert_eq!(variable(env, of_gateways), "amd64");
     Ok(())
 }
 
-fn architectures(env: &Value) -> Value {
+const PROXY_ARCHITECTURES: &str = "WEFT_PROXY_ARCHITECTURES";
+
+fn variable(env: &Value, name: &str) -> Value {
     let mut env = env.as_array().into_iter().flatten();
-    let found = env.find(|one| one["name"] == "WEFT_PROXY_ARCHITECTURES");
+    let found = env.find(|one| one["name"] == name);
     found.map(|one| one["value"].clone()).unwrap_or_default()
 }
 
@@ -201,7 +212,7 @@ fn architectures_of_other_images_are_those_of_values() -> Outcome {
         let pod = &injector["spec"]["template"]["spec"];
         Ok([
             pod["nodeSelector"]["kubernetes.io/arch"].clone(),
-            architectures(&pod["containers"][0]["env"]),
+            variable(&pod["containers"][0]["env"], PROXY_ARCHITECTURES),
             pod["affinity"].clone(),
         ])
     };

@@ -189,6 +189,10 @@ async fn gateway_gets_objects_of_its_own_and_address() {
         pod["spec"]["imagePullSecrets"],
         json!([{"name": "registry"}])
     );
+    let nodes = &pod["spec"]["affinity"]["nodeAffinity"];
+    let nodes = &nodes["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let processors = &nodes[0]["matchExpressions"][0]["values"];
+    assert_eq!(*processors, json!(["amd64", "arm64"]));
     assert_eq!(pod["metadata"]["labels"]["team"], "a");
     assert_eq!(pod["metadata"]["labels"]["weft.dev/inject"], "disabled");
     assert_eq!(
