@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use weft_proxy::{
-    Metrics, Proxy, Running, StartupStep, follow_revocations, of_listener, relieve, run_with, sweep,
-    warn_of_few_files,
+    Metrics, Proxy, Running, StartupStep, follow_revocations, of_listener, relieve, run_with,
+    sweep, warn_of_few_files,
 };
 
 use crate::connection::Shared;
