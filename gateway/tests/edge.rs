@@ -24,5 +24,6 @@ mod edge {
     mod hosts;
     mod life;
     mod requests;
+    mod revoked;
     mod versions;
 }
