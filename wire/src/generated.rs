@@ -1524,7 +1524,7 @@ pub struct GatewayListener {
     pub target_port: u32,
     #[prost(enumeration = "gateway_listener::Protocol", tag = "4")]
     pub protocol: i32,
-    /// In small letters, or *. and such a name. Empty: every host.
+    /// In small letters, or \*. and such a name. Empty: every host.
     #[prost(string, tag = "5")]
     pub hostname: ::prost::alloc::string::String,
     /// Names of certificate resources, of HTTPS alone. None: handshakes are refused.
@@ -1586,7 +1586,7 @@ pub mod gateway_listener {
 /// The rules of routes for some hosts. In a listener of TLS or TCP they have no matches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayRoutes {
-    /// In small letters, or *. and such a name. An empty one, or none at all: every host.
+    /// In small letters, or \*. and such a name. An empty one, or none at all: every host.
     #[prost(string, repeated, tag = "1")]
     pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// As in RoutedService, but no action leads to a Service itself: a backend's own Service
