@@ -155,6 +155,31 @@ fn splits_of_backends_hold_at_gateways_and_routes_do_not() {
     assert!(!needed(Kind::HttpRoute, "own"));
 }
 
+/// No controller serves the pods of a revoked account: nothing of a Gateway's is waited for.
+#[test]
+fn revoked_pods_are_no_backends_and_serve_no_gateway() {
+    let plain = || plain().with(routed("web", json!([rule_over(&[("api", 1)])])));
+    let without = |account: &str| {
+        let account = json!({"serviceAccount": {"namespace": "shop", "name": account}});
+        let spec = json!({"reason": "test", "subjects": [account]});
+        compile(&plain().with(revocation("leak", spec))).0
+    };
+    let backends = |model: &Model| {
+        sent(model, "edge-1")
+            .addresses("endpoints/shop/api:80")
+            .len()
+    };
+    let pods = |model: &Model| model.gateway_pods(&ObjectKey::new("shop", "edge")).len();
+    for (model, expected) in [
+        (compile(&plain()).0, (2, 1)),
+        (without("api"), (0, 1)),
+        (without("edge-weft"), (2, 0)),
+    ] {
+        assert_eq!((backends(&model), pods(&model)), expected);
+        assert!(sent(&model, "edge-1").0.contains_key("gateway"));
+    }
+}
+
 /// Else any pod could have what is meant for another one.
 #[test]
 fn pod_without_label_account_and_program_is_no_gateways() {
