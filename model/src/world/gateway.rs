@@ -61,8 +61,8 @@ pub struct GatewayClassFacts {
 impl Fact for GatewayClassFacts {}
 
 /// Whether the certificate in a Secret that a Gateway names can be served, under the Secret's own
-/// key. The controller reads the Secrets of [`super::World::listener_secrets`] itself; no certificate and
-/// no key is ever part of a World. A Secret that was not read yet has no fact.
+/// key. The controller reads the Secrets of [`super::World::listener_secrets`] itself; no
+/// certificate and no key is ever part of a World. A Secret that was not read yet has no fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerCertificateFacts {
     /// It can.
