@@ -114,12 +114,13 @@ mod tests {
 
     const MAP: &str = "/api/v1/namespaces/shop/configmaps/pay-ca";
     const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
+    const OBJECTS: &str = "/apis/weft.dev/v1alpha1/externalservices";
 
     fn object() -> Value {
         let tls = json!({"serverName": "api.pay.example", "caRef": {"name": "pay-ca"}});
         json!({
             "apiVersion": "weft.dev/v1alpha1", "kind": "ExternalService",
-            "metadata": {"name": "pay", "namespace": "shop"},
+            "metadata": {"name": "pay", "namespace": "shop", "resourceVersion": "9"},
             "spec": {"hosts": ["api.pay.example"],
                 "ports": [{"port": 80, "protocol": "HTTP", "targetPort": 443, "tls": tls}]},
         })
@@ -172,11 +173,11 @@ mod tests {
             json!({"metadata": {}, "data": {KEY: "no certificate"}}),
         );
         becomes(&mut latest, Some(false)).await;
-        api.remove(OBJECT);
+        api.put_lines(OBJECTS, &[json!({"type": "DELETED", "object": object()})]);
         becomes(&mut latest, None).await;
 
         api.put(MAP, with_certificate());
-        api.put(OBJECT, object());
+        api.put_lines(OBJECTS, &[json!({"type": "ADDED", "object": object()})]);
         becomes(&mut latest, Some(true)).await;
         api.break_down();
         sleep(3 * EVERY).await;

@@ -11,12 +11,12 @@
 
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
-    ("accepted connection", 344),
-    ("outbound connection", 1944),
-    ("inbound connection in plaintext", 1752),
+    ("accepted connection", 368),
+    ("outbound connection", 2032),
+    ("inbound connection in plaintext", 1848),
     ("connection of a peer", 4920),
-    ("outbound request", 5288),
-    ("inbound request", 5256),
+    ("outbound request", 5464),
+    ("inbound request", 5312),
     ("idle relay", 152),
 ];
 

@@ -17,6 +17,7 @@ use crate::metrics::WorldMetrics;
 use crate::settings::gateways::GatewayApi;
 
 const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
+const OBJECTS: &str = "/apis/weft.dev/v1alpha1/externalservices";
 const HOST: &str = "api.pay.example";
 
 /// The answer of DNS for each host; none: it does not answer.
@@ -43,6 +44,14 @@ impl LookUp for FakeDns {
     }
 }
 
+fn object() -> Value {
+    json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "ExternalService",
+        "metadata": {"name": "pay", "namespace": "shop", "resourceVersion": "9"},
+        "spec": {"hosts": [HOST], "ports": [{"port": 443, "protocol": "TLS"}]},
+    })
+}
+
 struct Bench {
     api: FakeApi,
     dns: Arc<FakeDns>,
@@ -55,12 +64,7 @@ impl Bench {
     fn start() -> Self {
         let (api, ready) = (FakeApi::default(), Ready::new());
         let dns: Arc<FakeDns> = Arc::default();
-        let object = json!({
-            "apiVersion": "weft.dev/v1alpha1", "kind": "ExternalService",
-            "metadata": {"name": "pay", "namespace": "shop"},
-            "spec": {"hosts": [HOST], "ports": [{"port": 443, "protocol": "TLS"}]},
-        });
-        api.put(OBJECT, object);
+        api.put(OBJECT, object());
         let metrics = WorldMetrics::default();
         let (worlds, feed) = crate::watch::start(
             api.client(),
@@ -125,7 +129,8 @@ async fn world_follows_dns_and_keeps_stale_answers() {
     bench.dns.answers(HOST, &[]);
     bench.becomes(Some(&json!([]))).await;
 
-    bench.api.remove(OBJECT);
+    let deleted = json!({"type": "DELETED", "object": object()});
+    bench.api.put_lines(OBJECTS, &[deleted]);
     bench.becomes(None).await;
 }
 

@@ -70,8 +70,8 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         return None;
     }
     let dirty = changed_pods(world, old);
-    let mut pods = dirty.iter();
-    if !pods.all(|pod| only_readiness_differs(world, old, pod)) {
+    let only_readiness = |pod| only_readiness_differs(world, old, pod);
+    if !dirty.iter().all(only_readiness) || release_findings::differ_by_state(world, before) {
         return None;
     }
     let defaults = &before.defaults;

@@ -20,7 +20,7 @@ use super::findings::{About, Findings};
 use super::releases::{Claim, is_of};
 use crate::{
     model::{
-        PodEntry, ReleasedPods, Releases, ServiceEntry,
+        Index, PodEntry, ReleasedPods, Releases, ServiceEntry,
         traffic::{Policies, PortPolicies},
     },
     problem::{Reason, few},
@@ -110,6 +110,15 @@ pub(super) fn differ(
     let mut watched = before.watched.iter();
     watched.any(|((service, deployment), was)| {
         surroundings((service, &**deployment), world, services, pods) != *was
+    })
+}
+
+/// The same where of the pods only readiness may differ, so that which of them serve stays.
+pub(super) fn differ_by_state(world: &World, before: &Index) -> bool {
+    let mut watched = before.releases.watched.iter();
+    watched.any(|((service, deployment), was)| {
+        let at = (service, &**deployment);
+        !was.some && surroundings(at, world, &before.services, &before.pods) != *was
     })
 }
 

@@ -354,7 +354,7 @@ async fn config_map_without_roots_is_named() {
     let bench = Bench::new(AuthoritySettings {
         source: IssuerSource::Secret {
             name: "corp-ca".to_owned(),
-            roots: Some(("corp-roots".to_owned(), "ca.pem".to_owned())),
+            roots: Some(("corp-root".to_owned(), "ca.pem".to_owned())),
         },
         ..AuthoritySettings::default()
     });
@@ -366,7 +366,7 @@ async fn config_map_without_roots_is_named() {
     assert!(
         why.as_str()
             .unwrap()
-            .contains("ConfigMap corp-roots has no key ca.pem"),
+            .contains("ConfigMap corp-root has no key ca.pem"),
         "{why}"
     );
 }
