@@ -454,11 +454,10 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
-            // On the stream, or fields of a resource that every proxy takes.
+            // On the stream, or fields of a resource that every proxy takes. The last no other has.
             Capability::Asks | Capability::Trial | Capability::Faults | Capability::Rotation => {
                 continue;
             }
-            // No other proxy has it.
             Capability::Gateway => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
