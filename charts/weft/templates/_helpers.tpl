@@ -122,6 +122,14 @@ Not empty where routes of the Gateway API are read. What values of a former char
 {{- if ne (get (.Values.gatewayApi | default dict) "enabled" | toString) "false" }}true{{ end -}}
 {{- end -}}
 
+{{/*
+Not empty where the agents of nodes redirect the traffic of pods. What values of a former chart do
+not have is off.
+*/}}
+{{- define "weft.byNode" -}}
+{{- if eq (get (.Values.capture | default dict) "mode" | toString) "node" }}true{{ end -}}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}

@@ -2,6 +2,7 @@
 //! test shows to the agent alone. It runs with the privileges that the chart gives it.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
@@ -20,7 +21,7 @@ use super::testbed::{Namespace, Testbed, Who, run};
 const SOON: Duration = Duration::from_secs(5);
 /// An agent may have as many threads in namespaces at one time.
 const AT_ONCE: usize = 16;
-/// Nobody's.
+/// Uid and gid of the init container.
 const NO_ONE: (u32, u32) = (65534, 65534);
 
 /// The real agent, ended with this value.
@@ -99,7 +100,15 @@ impl Agent {
     }
 
     fn page(&self) -> String {
-        self.namespace.page("127.0.0.1:8080", "/metrics")
+        let read = || {
+            let mut stream = TcpStream::connect("127.0.0.1:8080").unwrap();
+            let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut page = String::new();
+            stream.read_to_string(&mut page).unwrap();
+            page
+        };
+        within(&self.namespace, read).join().unwrap()
     }
 }
 

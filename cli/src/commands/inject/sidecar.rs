@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings};
+use crds::inject::{
+    self, CaptureMode, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
@@ -214,6 +216,13 @@ fn read_settings(
     })?;
     let or = |name: &str, default: String| read(name).unwrap_or(default);
     let domain = or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
+    let mode = or(CAPTURE_MODE, "init".to_owned());
+    let capture = mode.parse::<CaptureMode>().map_err(|reason| {
+        Failure::unknown(format!(
+            "{CAPTURE_MODE} of Deployment {namespace}/{INJECTOR} is {mode:?} and {reason}; use the \
+             command of its version"
+        ))
+    })?;
     Ok(Settings {
         proxy_image,
         proxy_pull_policy: or("WEFT_PROXY_PULL_POLICY", "IfNotPresent".to_owned()),
@@ -234,6 +243,7 @@ fn read_settings(
             cpu: read("WEFT_PROXY_CPU_LIMIT"),
             memory: read("WEFT_PROXY_MEMORY_LIMIT"),
         },
+        capture,
     })
 }
 
