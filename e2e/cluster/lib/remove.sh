@@ -20,6 +20,7 @@ anything_left() {
 remove_cluster() {
   stop_processes
   unmount_below "$MACHINE_STATE"
+  umount -l "$MACHINE_STATE" 2>/dev/null || true
   unmount_below "$MACHINE_RUN"
   remove_networks
   remove_cgroups
@@ -58,8 +59,9 @@ unmount_below() {
 
 remove_networks() {
   local node netns
-  # A pod's namespace is held by its pause process. When that is gone no process
-  # is in it, while pods of another runtime on this machine still have theirs.
+  # Of a cluster whose nodes shared /run/netns. A pod's namespace is held by its pause process.
+  # When that is gone no process is in it, while pods of another runtime on this machine still
+  # have theirs.
   local inhabited
   inhabited=" $({ stat -Lc %i /proc/[0-9]*/ns/net 2>/dev/null || true; } | sort -u | tr '\n' ' ') "
   for netns in /run/netns/cni-*; do
