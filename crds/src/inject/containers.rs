@@ -18,7 +18,7 @@ const BINARY: &str = "/weft-proxy";
 const TOKEN_FOLDER: &str = "/var/run/weft/token";
 const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
 /// Uid and gid of a process that owns nothing, and that redirection does not exempt.
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 
 /// Puts the containers first among the init containers, so that those of the user
 /// run with the network they will have later, and adds the volumes. `share`: what the
@@ -158,7 +158,7 @@ fn capture_context(mode: CaptureMode) -> Value {
         // The pod may demand non-root; writing redirection rules needs root. Root's group, so
         // that nothing here counts as sent by the proxy.
         CaptureMode::Init => (0, json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] })),
-        CaptureMode::Node => (NOBODY, json!({ "drop": ["ALL"] })),
+        CaptureMode::Node => (UNPRIVILEGED, json!({ "drop": ["ALL"] })),
     };
     json!({
         "runAsUser": user,

@@ -297,7 +297,7 @@ impl Agent {
         let (done, entered) = (done.clone(), name.to_owned());
         // A new one each time, since it never leaves the namespace again.
         let thread = thread::Builder::new().name("visit".to_owned());
-        let begun = thread.spawn(move || {
+        let started = thread.spawn(move || {
             let visit = visit(&namespace, &hosts, &is_crowded);
             let visited = Visited {
                 name: entered,
@@ -307,7 +307,7 @@ impl Agent {
             // Fails when the agent ends.
             let _ = done.blocking_send(visited);
         });
-        if let Err(error) = begun {
+        if let Err(error) = started {
             warn!(?name, %error, "no thread for a network namespace");
             self.rounds.ended(name, Some(inode), false, now);
         }
@@ -346,7 +346,7 @@ fn names(folder: &Path) -> io::Result<BTreeSet<OsString>> {
 /// the agent's own. What was opened is what is looked at and entered, whatever takes its name
 /// meanwhile.
 fn open(path: &Path, (file_system, own): (u64, u64)) -> io::Result<Option<(File, u64)>> {
-    // Neither by a link, nor waiting for whoever writes into a pipe.
+    // Neither by a link, nor waiting for a writer of a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = match opened {

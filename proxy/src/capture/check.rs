@@ -18,7 +18,7 @@ use crate::net::original_dst::original_dst;
 /// Time limit for a connection within the machine: it takes microseconds, more without free CPU.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// Time limit for a connection that tells whether rules are there already. The kernel completes a
+/// Time limit for a connection that shows whether rules are there already. The kernel completes a
 /// redirected one before `connect` returns; without rules this is what the look costs.
 const LOOK_WITHIN: Duration = Duration::from_millis(20);
 

@@ -388,7 +388,7 @@ fn rules_are_set_once_and_others_are_refused() {
 }
 
 #[test]
-fn the_nodes_namespace_is_refused_whoever_listens() {
+fn the_nodes_own_namespace_is_never_captured() {
     let testbed = Testbed::unoccupied("host");
     // The peer plays the node, by its address of either family.
     for (name, hosts) in [("host4", "192.0.2.77,10.77.0.1"), ("host6", "fd77::1")] {

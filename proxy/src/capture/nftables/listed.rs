@@ -2,7 +2,7 @@
 //!
 //! The kernel lists what it was given in an order of its own and adds more: handles, positions,
 //! defaults. So a rule is the same if everything that would be sent for it is in the list, with
-//! the same expressions in the same order. Whoever could make a rule that differs only by what is
+//! the same expressions in the same order. A process that makes a rule that differs only by what is
 //! not compared has `NET_ADMIN` in the namespace already.
 
 use std::io::{self, Read, Write};
