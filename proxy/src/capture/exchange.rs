@@ -96,7 +96,7 @@ mod tests {
     fn request_with_longest_lists_fits_and_arrives_unchanged() {
         let range = |n: usize| format!("{}-{}", 50_000 + 3 * n, 50_001 + 3 * n);
         let ports: Vec<_> = (0..MAX_PORT_RANGES).map(range).collect();
-        let net = |n| format!("2001:db8:1111:2222:3333:4444:5555:{:x}/127", 0x1000 + 2 * n);
+        let net = |n: usize| format!("2001:db8:1111:2222:3333:4444:5555:{:x}/127", 0x1000 + 2 * n);
         let nets: Vec<_> = (0..MAX_NETS).map(net).collect();
         let settings = settings(&[
             format!("--skip-inbound-ports={}", ports.join(",")),

@@ -45,7 +45,7 @@ pub(crate) enum WriteError {
         "not permitted to change this network namespace: the container needs the capability \
          NET_ADMIN and uid 0 (securityContext.capabilities.add: [\"NET_ADMIN\"], runAsUser: 0); \
          a namespace that enforces the pod security level `baseline` or `restricted` does not \
-         admit it and needs the level `privileged`"
+         admit it and needs the level `privileged`, or capture.mode=node in the chart's values"
     )]
     NotPermitted,
     #[error(

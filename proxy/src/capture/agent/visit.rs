@@ -136,7 +136,7 @@ fn request(mut stream: &UnixStream, is_crowded: &AtomicBool) -> Ends<CaptureRequ
         why: Failed::Slow,
         reason: reason.to_owned(),
     };
-    let mut line = Vec::new();
+    let mut line: Vec<u8> = Vec::new();
     let mut part = [0; 4096];
     loop {
         match stream.read(&mut part) {
