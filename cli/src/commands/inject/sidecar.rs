@@ -16,6 +16,8 @@ use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
+/// The injector's variable with what redirects the traffic of pods.
+const CAPTURE_MODE: &str = "WEFT_CAPTURE_MODE";
 /// Label of every node: its processor.
 const ARCH: &str = "kubernetes.io/arch";
 /// The default of Kubernetes.
