@@ -38,7 +38,7 @@ make_node_network() {
 start_containerd() {
   local node=$1 state run
   state=$(node_state "$node") run=$(dirname "$(node_socket "$node")")
-  mkdir -p "$state/cni" "$state/netns" "$run" "$CLUSTER_DIR/node$node"
+  mkdir -p "$state/cni" "$run" "$CLUSTER_DIR/node$node"
   ln -sfn "$(node_socket "$node")" "$CLUSTER_DIR/node$node/containerd.sock"
   # Restricting oom_score_adj: without CAP_SYS_RESOURCE runc may not lower it, and
   # dies of it with a message about a pipe.
@@ -65,18 +65,21 @@ K
             "ranges": [[{"subnet": "$(node_pods "$node")"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 K
-  # A node has only its own pods in /run/netns, as a machine has: in mounts of its own, which the
-  # machine sees below the node's state.
+  # A node has only its own pods in /run/netns, as a machine has: containerd has mounts of its own.
+  # What kubelets mount reaches them, and the machine sees the namespaces below the node's state.
+  share "$state/kubelet"
+  share "$state/netns"
   start "containerd$node" nsenter --net="/run/netns/$(node_netns "$node")" \
     unshare --mount --propagation unchanged sh -c \
     'mount --make-slave /run/netns && mount --bind "$0" /run/netns && exec containerd --config "$1"' \
     "$state/netns" "$state/containerd.toml"
 }
 
-# What kubelets mount there reaches containerd, and what it mounts there the machine.
-share_state() {
-  mount --bind "$MACHINE_STATE" "$MACHINE_STATE"
-  mount --make-shared "$MACHINE_STATE"
+# Makes a folder whose mounts are the same in all mount namespaces that are made later.
+share() {
+  mkdir -p "$1"
+  mount --bind "$1" "$1"
+  mount --make-shared "$1"
 }
 
 # Overlay where the disk can carry one; a root that is an overlay itself cannot.

@@ -20,7 +20,6 @@ anything_left() {
 remove_cluster() {
   stop_processes
   unmount_below "$MACHINE_STATE"
-  umount -l "$MACHINE_STATE" 2>/dev/null || true
   unmount_below "$MACHINE_RUN"
   remove_networks
   remove_cgroups
