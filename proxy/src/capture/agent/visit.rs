@@ -2,7 +2,8 @@
 //! requests.
 //!
 //! A thread cannot be trusted with anything else once it has entered: whatever it opens belongs to
-//! the pod's network. So it is made for one namespace and ends there, whatever happens.
+//! the pod's network. So it is made for one namespace and ends there, whatever happens. Nothing
+//! here starts a thread or writes the log: a thread that is made here would stay in the namespace.
 //!
 //! The process that listens may be hostile. It gets one line's worth of attention, for a bounded
 //! time, and can change its own namespace alone: where there are no rules yet, and where no address
