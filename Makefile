@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: automation gateway-conformance shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release bench bench-quick flame bench-control scale interop attack skew
+.PHONY: automation gateway-conformance shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release emulated bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -27,8 +27,11 @@ proxy: ## the proxy as users get it, one static file, compiled by this machine's
 profile: ## make that profile, 16 min, into ~/.cache/weft/profile; before a release or a benchmark
 	@proxy/profile/train
 
-release: ## what a release consists of, of the checked out commit, in target/release-VERSION, 20 min (ARCH=amd64)
+release: ## what a release consists of, of the checked out commit, in target/release-VERSION, 40 min (ARCH=amd64, 20 min)
 	@ARCH="$(ARCH)" exec e2e/release/run
+
+emulated: ## pure tests as programs for arm64, in qemu-user; before a release
+	@exec e2e/release/emulated
 
 cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl
 	@cargo build --release --locked -p cli --bin weft

@@ -176,6 +176,7 @@ impl Control for StandIn {
         let (outbox, batches) = mpsc::channel(QUEUE);
         let bundle = v1::Bundle {
             roots: vec![self.authority.root.certificate().to_vec()],
+            ..v1::Bundle::default()
         };
         let bundle =
             standing_in::resource(wire::names::BUNDLE, v1::resource::Content::Bundle(bundle));

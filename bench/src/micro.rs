@@ -1,7 +1,7 @@
 //! How long single decisions of `policy` take, without a proxy around them.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use http::{HeaderMap, Method};
@@ -11,6 +11,7 @@ use policy::http_match::{Description, HttpMatch, PathMatch, RequestFacts};
 use policy::mode::Enforcement;
 use policy::name::SpiffeId;
 use policy::origin::Origin;
+use policy::revoked::{MAX_SUBJECTS, PeerFacts, Revocation, Revocations, Subject};
 use policy::route;
 
 /// Each decision is repeated for this long; the least of five tries counts,
@@ -38,6 +39,9 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
         let what = format!("{count} TrafficTargets, the last admits the caller");
         timings.push(deciding(what, rules, &caller));
     }
+    for count in [1, MAX_SUBJECTS] {
+        timings.push(looking_for_revocations(&caller, count));
+    }
     for count in [10, 1000] {
         timings.push(routing(count));
     }
@@ -63,6 +67,39 @@ fn deciding(what: String, rules: Vec<Rule>, caller: &SpiffeId) -> Timing {
     timed(what, || {
         let verdict = access.decide(Caller::mesh(caller), 8080, EvaluatedTraffic::Http(&facts));
         black_box(verdict.is_allowed());
+    })
+}
+
+/// Whether the certificate of a request's caller is revoked, where so many other subjects are.
+fn looking_for_revocations(caller: &SpiffeId, count: usize) -> Timing {
+    let subject = |at: usize| match at % 4 {
+        0 => Subject::Pod {
+            uid: format!("6c1e2b6e-6d0f-4f6b-8a54-{at:012}").into(),
+        },
+        1 => Subject::ServiceAccount {
+            namespace: "bench".into(),
+            name: format!("other-{at}").into(),
+        },
+        2 => Subject::Serial(at.to_be_bytes().into()),
+        _ => Subject::Issuer((at as u128).to_be_bytes()),
+    };
+    let by = Origin::new("Revocation", "", "bench");
+    let revocations = Revocations::of((1..=count).map(|at| Revocation {
+        subject: subject(at),
+        issued_before: None,
+        announced: false,
+        by: by.clone(),
+    }));
+    let peer = PeerFacts {
+        id: caller,
+        pod: Some("6c1e2b6e-6d0f-4f6b-8a54-0d0f9c2a7d11"),
+        serial: &[7; 20],
+        issuer: &[7; 16],
+        issued: UNIX_EPOCH,
+    };
+    let what = format!("{count} revoked subjects, the caller is none");
+    timed(what, || {
+        black_box(revocations.revoked(black_box(&peer)).is_some());
     })
 }
 

@@ -246,7 +246,10 @@ impl<C: ClusterView> Control for StandIn<C> {
             .ok_or_else(|| Status::unauthenticated("a stream needs a certificate of a pod"))?;
         let (outbox, batches) = mpsc::channel(QUEUE);
         let roots = vec![self.authority.root.certificate().to_vec()];
-        let bundle = v1::resource::Content::Bundle(v1::Bundle { roots });
+        let bundle = v1::resource::Content::Bundle(v1::Bundle {
+            roots,
+            ..v1::Bundle::default()
+        });
         let bundle = resource(wire::names::BUNDLE, bundle);
         let cluster = Arc::clone(&self.cluster);
         tokio::spawn(async move {

@@ -88,6 +88,17 @@ impl Global {
     }
 
     /// # Errors
+    /// When a namespace is named for what is in none; `why` is the sentence of the reason.
+    pub(crate) fn in_cluster(&self, why: &str) -> Result<(), Failure> {
+        let said = match &self.namespace {
+            Some(name) => format!("-n {name}"),
+            None if self.all_namespaces => "-A".to_owned(),
+            None => return Ok(()),
+        };
+        Err(Failure::usage(format!("{why}; leave {said} out")))
+    }
+
+    /// # Errors
     /// When `-o` is given to a command that prints `one` thing in one form.
     pub(crate) fn without_output(&self, one: &str) -> Result<(), Failure> {
         match &self.output {

@@ -6,6 +6,22 @@ use crds::weft;
 use gateway_api::findings;
 use policy::name::Kind;
 
+/// The kind of group `weft.dev` whose only object the controller makes.
+pub(crate) const AUTHORITY: &str = "CertificateAuthority";
+
+/// The kind of group `weft.dev` that users write, and that is in no namespace.
+pub(crate) const REVOCATION: &str = "Revocation";
+
+/// Name of the CustomResourceDefinition of [`AUTHORITY`].
+pub(crate) fn authority_definition() -> String {
+    format!("{}.{}", weft::CERTIFICATE_AUTHORITIES, weft::GROUP)
+}
+
+/// Name of the CustomResourceDefinition of [`REVOCATION`].
+pub(crate) fn revocation_definition() -> String {
+    format!("{}.{}", weft::REVOCATIONS, weft::GROUP)
+}
+
 /// One kind, in the version in which it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserKind {

@@ -16,32 +16,46 @@
 //!
 //! The aggregated APIs have a root of their own in the Secret, made and renewed by the Lease holder.
 //!
+//! The root rotates: `rotation` sees how far replicas, trust bundles and proxies are,
+//! [`identity::rotation`] decides, and the Lease holder writes one step at a time. Each write counts
+//! up, so a running replica takes no content of an earlier step.
+//!
 //! The Secret also holds the mesh's trust domain, since its first start. All identities are of that
 //! one, so a controller that is configured with another refuses to start and leaves the mesh to
 //! those that go on.
 //!
-//! May import `apiserver`, `latest_model`, `metrics` and `settings`.
+//! May import `apiserver`, `latest_model`, `metrics`, `observe`, `settings` and `trust_bundle`.
 
+mod announcement;
 pub(crate) mod certify;
 pub(crate) mod own_certificate;
 pub(crate) mod reconciler;
+pub(crate) mod rotation;
 pub(crate) mod secret;
+mod source;
+mod status;
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use identity::authority::{IssueError, Issued, LeafNames, Serving};
+use identity::authority::{BadAuthority, IssueError, Issued, LeafNames, Serving};
+use identity::rotation::{Announced, State};
+use identity::verify::AuthorityId;
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
 use runtime::rate::{Allowance, Rate};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
+use wire::v1;
 
 use self::secret::{
     ApiRoot, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, recorded,
@@ -84,13 +98,18 @@ struct Inner {
     refused: Mutex<Option<(String, Instant)>>,
     /// Paces what is written over such contents: a tool may put them there again at once.
     write_backs: Mutex<Rate>,
+    /// What proxies are sent; it has no roots until something is loaded.
+    bundle: watch::Sender<Arc<v1::Bundle>>,
+    announced: Mutex<Announced>,
+    is_late: AtomicBool,
+    /// What signs leaves: no Revocation may be about it.
+    signing: watch::Sender<BTreeSet<[u8; 16]>>,
     /// PEM of the roots; empty until something is loaded.
     pem: watch::Sender<Arc<str>>,
     /// PEM of what the API server may see: the roots of the aggregated APIs, then the mesh's.
     api_pem: watch::Sender<Arc<str>>,
 }
 
-#[derive(Debug)]
 struct Loaded {
     roots_pem: String,
     /// Absent when the root was brought without its key.
@@ -99,7 +118,13 @@ struct Loaded {
     api: Option<ApiRoot>,
     data: BTreeMap<String, ByteString>,
     roots_der: Vec<Vec<u8>>,
+    state: State,
+    /// When this step was loaded.
+    since: Instant,
 }
+
+// Its content holds keys.
+opaque_debug!(Loaded);
 
 impl Authority {
     /// An authority that nothing is known of yet, of the trust domain of `own`.
@@ -112,6 +137,10 @@ impl Authority {
                 loaded: RwLock::new(None),
                 refused: Mutex::new(None),
                 write_backs: Mutex::new(Rate::new(WRITE_BACKS)),
+                bundle: watch::Sender::default(),
+                announced: Mutex::default(),
+                is_late: AtomicBool::new(false),
+                signing: watch::Sender::default(),
                 pem: watch::Sender::new(Arc::from("")),
                 api_pem: watch::Sender::new(Arc::from("")),
             }),
@@ -149,6 +178,11 @@ impl Authority {
         Some(api.root.cert_pem().to_owned())
     }
 
+    /// What signs leaves now; empty until it is loaded.
+    pub(crate) fn signing(&self) -> watch::Receiver<BTreeSet<[u8; 16]>> {
+        self.inner.signing.subscribe()
+    }
+
     /// The roots as DER, for proxies.
     pub(crate) fn roots_der(&self) -> Vec<Vec<u8>> {
         self.loaded()
@@ -172,6 +206,9 @@ impl Authority {
                 "no authority is loaded".to_owned(),
             ));
         };
+        if self.is_late() {
+            return Err(unavailable(&"this controller lags behind the others"));
+        }
         loaded
             .issuer
             .issue(csr, names, now, ttl)
@@ -254,15 +291,21 @@ impl Authority {
         }
         let pem = loaded.roots_pem.as_str().into();
         let api_pem = loaded.api_bundle().into();
+        let signing = loaded.issuer.id().map(|id| *id.as_bytes());
+        // Said anew of each step: the issuers of this one are others.
+        self.inner.announced.lock().end_others = false;
         *self.inner.loaded.write() = Some(Arc::new(loaded));
+        self.send_bundle();
+        send_news(&self.inner.signing, signing.into_iter().collect());
         // Sent last: its waiters find everything in place.
         send_news(&self.inner.api_pem, api_pem);
         send_news(&self.inner.pem, pem);
         Ok(true)
     }
 
-    /// How many roots in use the content of a Secret lacks. None where it cannot be read or is of
-    /// another trust domain: [`Self::load`] says so.
+    /// How many roots in use the content of a Secret lacks, all where it is of an earlier step. None
+    /// where it is of a later one, cannot be read or is of another trust domain: [`Self::load`] says
+    /// so.
     ///
     /// The content of the Lease holder names the roots that it took out. A replica that started from
     /// those drops them again, unless it is the holder itself.
@@ -279,6 +322,12 @@ impl Authority {
         let (Some(trusted), Some(found)) = (self.inner.roots.get(), read(ROOT_CRT)) else {
             return 0;
         };
+        let served = self.loaded().map_or(0, |loaded| loaded.state.step);
+        match secret::step(data).cmp(&served) {
+            Ordering::Less => return trusted.ids().len(),
+            Ordering::Greater => return 0,
+            Ordering::Equal => {}
+        }
         let mut missing = trusted.missing_in(&found, now);
         if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
             missing.retain(|root| !reverted.vouch_as(root));
@@ -328,7 +377,9 @@ impl Authority {
         let authority = Self::default();
         let now = SystemTime::now();
         let secret = Secret {
-            data: Some(secret::fresh(&authority.inner.own, now).unwrap()),
+            data: Some(
+                secret::fresh(&authority.inner.own, identity::authority::ROOT_LIFE, now).unwrap(),
+            ),
             ..Secret::default()
         };
         authority.load(&secret, now).unwrap();
@@ -362,11 +413,10 @@ impl Loaded {
             warn!(%error, "the root of the aggregated APIs is not usable");
             None
         });
-        let roots_der = roots
-            .certificates()
-            .iter()
-            .map(|root| root.to_vec())
-            .collect();
+        let roots = signing_first(&roots, &issuer, own, now);
+        let ids: Vec<AuthorityId> = roots.iter().filter_map(AuthorityId::of_der).collect();
+        let state = secret::state(&data, &ids, &issuer).ok_or(BadAuthority::Certificate)?;
+        let roots_der = roots.iter().map(|root| root.to_vec()).collect();
         Ok(Self {
             roots_pem,
             root,
@@ -374,6 +424,8 @@ impl Loaded {
             api,
             data,
             roots_der,
+            state,
+            since: Instant::now(),
         })
     }
 
@@ -385,14 +437,33 @@ impl Loaded {
     }
 }
 
+/// The roots, first the one that the issuer is below. A person may have written them in any order,
+/// and proxies renew what is not below the first one.
+fn signing_first(
+    roots: &Roots,
+    issuer: &Issuer,
+    own: &SpiffeId,
+    now: SystemTime,
+) -> Vec<CertificateDer<'static>> {
+    let mut roots = roots.certificates();
+    let signs = |root: &CertificateDer<'static>| {
+        let alone = Roots::new(own, vec![root.clone()]);
+        alone.is_ok_and(|alone| issuer.prove(&alone, now).is_ok())
+    };
+    if let Some(at) = roots.iter().position(signs) {
+        roots[..=at].rotate_right(1);
+    }
+    roots
+}
+
 fn unavailable(error: &dyn Display) -> SigningError {
     SigningError::Unavailable(error.to_string())
 }
 
-fn send_news(sender: &watch::Sender<Arc<str>>, pem: Arc<str>) {
+fn send_news<T: PartialEq>(sender: &watch::Sender<T>, news: T) {
     sender.send_if_modified(|current| {
-        let is_news = *current != pem;
-        *current = pem;
+        let is_news = *current != news;
+        *current = news;
         is_news
     });
 }

@@ -202,7 +202,8 @@ mod tests {
             crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
         let (publish, mut latest) = watch::channel(None);
         let defaults = Defaults::default();
-        tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
+        let (_, signing) = watch::channel(BTreeSet::new());
+        tokio::spawn(crate::latest_model::run(worlds, publish, defaults, signing));
         tokio::spawn(follow(api.client(), latest.clone(), feed));
         becomes(&mut latest, Some(true)).await;
 

@@ -310,6 +310,10 @@ pub struct AuthorityMetrics {
     pub serving_seconds: Gauge,
     /// Contents of the Secret that were refused because they lack a root in use.
     pub reverts: Counter,
+    /// Phase of the rotation, by the holder of the Lease: 0 none, then in their order.
+    pub rotation_phase: Gauge,
+    /// Proxies that trust the first root, by the holder of the Lease.
+    pub proxies_trust: Gauge,
 }
 
 /// Connections to the gRPC port.
@@ -425,6 +429,8 @@ pub enum CertifyResult {
     Throttled,
     /// The API server could not be queried.
     Unavailable,
+    /// A Revocation is about the bearer.
+    Revoked,
     /// There is no usable issuer.
     CannotSign,
 }
@@ -448,6 +454,7 @@ impl CertifyResult {
             Self::Overloaded => "overloaded",
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
+            Self::Revoked => "revoked",
             Self::CannotSign => "cannot-sign",
         }
     }

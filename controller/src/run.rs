@@ -62,8 +62,8 @@ pub async fn run(
         Context::new(settings, client, metrics, latest.clone(), stopping.clone());
     let lease = parts::lease(&context, elector);
     let events = parts::event_writer(&context, writer);
-    parts::models(&context, publish, (synced, resolved), ready);
-    let mut reconciler = parts::authority(&context);
+    parts::models(&context, publish, (synced, resolved), ready.clone());
+    let mut reconciler = parts::authority(&context, ready);
     runtime::task::spawn("acks", acks.follow(latest, context.observed.clone()));
     parts::breakers(&context);
     parts::shares(&context);

@@ -25,6 +25,7 @@ mod quota_shares;
 mod sent_grants;
 pub(crate) mod session;
 pub(crate) mod stream;
+mod stream_end;
 mod stream_owner;
 
 use std::convert::Infallible;

@@ -2,6 +2,7 @@
 //!
 //! May import nothing else of this crate.
 
+pub(crate) mod authority;
 pub(crate) mod caps;
 mod tracing;
 
@@ -16,6 +17,7 @@ use policy::name::SpiffeId;
 use policy::trace::Tracing;
 use runtime::env::{BadEnv, EnvReader};
 
+use self::authority::AuthoritySettings;
 use self::caps::Caps;
 
 /// Port of the gRPC server.
@@ -90,6 +92,8 @@ pub struct Settings {
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
     pub log: String,
+    /// The certificate authority's root and issuer.
+    pub(crate) authority: AuthoritySettings,
     /// The controller's own identity.
     pub identity: SpiffeId,
     /// Bounds that follow the memory limit.
@@ -143,6 +147,7 @@ impl Settings {
         let faults = env.or("WEFT_FAULTS", true);
         let gateway_api = env.or("WEFT_GATEWAY_API", true);
         let tracing = tracing::read(&mut env);
+        let authority = authority::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -171,6 +176,7 @@ impl Settings {
                 gateway_api,
                 tracing: tracing.map(Arc::new),
                 log,
+                authority,
                 identity: identity?,
                 caps: Caps::default(),
             })
@@ -265,6 +271,9 @@ mod tests {
             ("WEFT_TRUST_DOMAIN", "not a domain"),
             ("WEFT_REMEMBER_FOR", "30m"),
             ("WEFT_TAP_HEADERS", "user-agent,Cookie"),
+            ("WEFT_ROOT_LIFE", "1h"),
+            ("WEFT_ROTATION_SETTLE", "1s"),
+            ("WEFT_ISSUER_SOURCE", "secret"),
         ])
         .unwrap_err()
         .to_string();
@@ -274,6 +283,9 @@ mod tests {
             "WEFT_EGRESS_DEFAULT",
             "WEFT_TRUST_DOMAIN",
             "WEFT_REMEMBER_FOR",
+            "WEFT_ROOT_LIFE",
+            "WEFT_ROTATION_SETTLE",
+            "WEFT_ISSUER_SECRET",
             "WEFT_TAP_HEADERS",
         ] {
             assert!(error.contains(variable), "{error}");

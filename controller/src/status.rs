@@ -23,6 +23,7 @@ pub(crate) mod conditions;
 pub(crate) mod events;
 pub(crate) mod gauges;
 mod parents;
+mod revoked;
 mod udp;
 pub(crate) mod unexpected;
 mod unmeshed;
@@ -53,6 +54,7 @@ use self::conditions::{
     word,
 };
 use self::unmeshed::Unmeshed;
+use crate::apiserver::events::EventRecorder;
 use crate::fleet::Fleet;
 use crate::latest_model::LatestModel;
 use crate::network_policy::Enforced;
@@ -80,6 +82,8 @@ pub(crate) struct StatusWriter {
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
     /// Whether routes of the Gateway API are read.
     pub gateway_api: bool,
+    /// Reports that a Revocation is in force.
+    pub events: EventRecorder,
     /// Statuses written.
     pub written: Counter,
 }
@@ -225,6 +229,7 @@ impl StatusWriter {
                 .observed
                 .tally(&compiled.model, object, report.generation);
             let mut status = Status::of(report, &tally);
+            status.revoked = revoked::found(object, compiled);
             status.with_shared_limits(&shared_limits(object, &compiled.world));
             let mut absent = tally.only_lacks_absent();
             status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);
@@ -349,11 +354,20 @@ impl StatusWriter {
                 .as_ref()
                 .map_or(Value::Null, WrittenBreaker::json);
         }
+        if let Some(subjects) = revoked::json(&status.revoked) {
+            patch["status"]["subjects"] = subjects;
+        }
         if let Some(resource) = resource(object.kind) {
-            let api: Api<Item<DynamicObject>> =
-                Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
-            api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await?;
+            let client = self.client.clone();
+            let api: Api<Item<DynamicObject>> = match &*object.namespace {
+                "" => Api::all_with(client, &resource),
+                namespace => Api::namespaced_with(client, namespace, &resource),
+            };
+            let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            let patched = api.patch_status(&object.name, &parameters, &patch).await?;
+            if let Item(Ok(stored)) = patched {
+                revoked::report_in_force(&self.events, (object, status), before, &stored);
+            }
         }
         self.written.inc();
         Ok(Written::now(status.clone(), since))

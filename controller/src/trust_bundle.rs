@@ -16,6 +16,7 @@
 //! May import `apiserver` and `latest_model`.
 
 pub(crate) mod copy;
+pub(crate) mod progress;
 pub(crate) mod uninstalling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::copy::{BundleCopy, DesiredCopy, LEAVING_KEY, Last, MANAGER, NAME, Need, copy, need};
+use self::progress::Progress;
 use self::uninstalling::Uninstallation;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -67,6 +69,8 @@ pub(crate) struct Bundle {
     pub uninstallation: Uninstallation,
     /// Copies written.
     pub written: Counter,
+    /// Where it is said how far the copies are.
+    pub progress: watch::Sender<Progress>,
 }
 
 opaque_debug!(Bundle);
@@ -74,6 +78,7 @@ opaque_debug!(Bundle);
 impl Bundle {
     /// Keeps the copies right until dropped. Runs on the Lease holder only.
     pub(crate) async fn keep(mut self) {
+        self.progress.send_replace(Progress::Unknown);
         let install = loop {
             match installation(&self.client).await {
                 Ok(uid) => break uid,
@@ -121,8 +126,27 @@ impl Bundle {
             }
             if seen.ready() {
                 self.settle(&install, &mut seen).await;
+                self.show_progress(&seen);
             }
         }
+    }
+
+    /// What the watch has shown counts, and not what was written. A namespace that never had a copy
+    /// has shown no pod former roots: one that is new, and one in which no copy may be made.
+    fn show_progress(&self, seen: &WatchState) {
+        let roots = self.roots.borrow().clone();
+        let has_copy = |namespace: &str| {
+            let has_newest = match (seen.copies.get(namespace), seen.last.get(namespace)) {
+                (Some(copy), _) => copy.roots == *roots,
+                (None, Some(last)) => last.roots == *roots,
+                (None, None) => true,
+            };
+            has_newest || self.excluded.contains(namespace)
+        };
+        let behind = seen.namespaces.iter().filter(|one| !has_copy(one.as_str()));
+        let behind: Vec<String> = behind.cloned().collect();
+        self.progress
+            .send_if_modified(|progress| progress.update(behind, &roots));
     }
 
     /// Does what is needed in every namespace that changed. What fails stays

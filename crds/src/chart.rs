@@ -25,7 +25,9 @@ pub fn templates() -> io::Result<Vec<(String, String)>> {
         templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
     }
     // Only Weft has kinds of this group, so their owner is clear.
-    for (plural, definition) in weft::definitions() {
+    let own = weft::definitions().into_iter();
+    let cluster_wide = [weft::authority_definition(), weft::revocation_definition()];
+    for (plural, definition) in own.chain(cluster_wide) {
         let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));
     }

@@ -42,6 +42,7 @@ pub use gate::{Releases, StableRevision};
 pub use guaranteed::is_guaranteed;
 pub use obstacles::{PodDemand, obstacles, obstacles_of};
 pub use overrides::{CaptureMode, DefaultLimits, HookToken, Namespace, NoCaptureMode, Settings};
+pub use placement::{Architectures, NotAnArchitecture};
 pub use refusal::Refusal;
 pub use spelling::{SPELLED, misspelled, unheard};
 
@@ -124,7 +125,7 @@ pub fn inject(
     let overrides = Overrides::read(pod, namespace, settings)?.limited(&settings.limits);
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
-    placement::check(spec)?;
+    placement::check(spec, &settings.architectures)?;
     let warning = checks::check_dns(spec, &settings.controller_address)?;
 
     let mut changed = pod.clone();

@@ -11,6 +11,18 @@ macro_rules! kind {
         $kind:ident, spec $spec:ty, status $status:ty,
         group $group:expr, version $version:expr, plural $plural:expr
     ) => {
+        $crate::kind::kind! {
+            $(#[$doc])*
+            $kind, spec $spec, status $status,
+            group $group, version $version, plural $plural,
+            scope kube::core::NamespaceResourceScope
+        }
+    };
+    (
+        $(#[$doc:meta])*
+        $kind:ident, spec $spec:ty, status $status:ty,
+        group $group:expr, version $version:expr, plural $plural:expr, scope $scope:ty
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $kind {
@@ -45,7 +57,7 @@ macro_rules! kind {
 
         impl kube::Resource for $kind {
             type DynamicType = ();
-            type Scope = kube::core::NamespaceResourceScope;
+            type Scope = $scope;
 
             fn kind((): &()) -> std::borrow::Cow<'_, str> {
                 stringify!($kind).into()

@@ -17,8 +17,9 @@ pub(crate) const NO_API_TOKEN_VOLUME: &str = "weft-no-api-token";
 pub(crate) const API_TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The volumes that belong to the proxy.
 pub(crate) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, TRUST_BUNDLE, NO_API_TOKEN_VOLUME];
-/// The processor that the proxy is built for, as Kubernetes labels nodes.
-pub(crate) const ARCHITECTURE: &str = "amd64";
+/// The processors that releases are built for, as Kubernetes labels nodes. Images of which no more
+/// is known are for the first.
+pub(crate) const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 /// Key of the PEM list in [`TRUST_BUNDLE`].
 pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
 /// Key in [`TRUST_BUNDLE`] that is `true` while the mesh is being uninstalled.

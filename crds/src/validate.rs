@@ -20,7 +20,8 @@ use crate::{
     },
     weft::{
         self, CanaryRelease, CanaryReleaseSpec, ExternalService, ExternalServiceSpec,
-        FaultExperiment, FaultExperimentSpec, TrafficPolicy, TrafficPolicySpec,
+        FaultExperiment, FaultExperimentSpec, Revocation, RevocationSpec, TrafficPolicy,
+        TrafficPolicySpec,
     },
 };
 
@@ -72,6 +73,8 @@ fn own(kind: &str, written: Option<&Value>, at: &ValidationContext<'_>) -> Optio
         Some(spec::<FaultExperimentSpec>(written, at).1)
     } else if kind == ExternalService::kind(&()) {
         Some(spec::<ExternalServiceSpec>(written, at).1)
+    } else if kind == Revocation::kind(&()) {
+        Some(spec::<RevocationSpec>(written, at).1)
     } else {
         None
     }
@@ -142,7 +145,9 @@ fn name(metadata: &Value, mistakes: &mut Mistakes) {
 fn served() -> Vec<Written> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut served = Vec::new();
-    for (_, definition) in smi::definitions("").into_iter().chain(weft::definitions()) {
+    let own = weft::definitions().into_iter();
+    let own = own.chain([weft::revocation_definition()]);
+    for (_, definition) in smi::definitions("").into_iter().chain(own) {
         let definition = &definition["spec"];
         let group = text(&definition["group"]);
         let versions = definition["versions"].as_array();

@@ -8,10 +8,12 @@ mod definition;
 mod duration;
 pub mod validation;
 
+mod authority;
 mod canary_release;
 mod external_service;
 mod fault_experiment;
 mod fault_limit;
+mod revocation;
 mod sections;
 mod share;
 mod traffic_policy;
@@ -21,12 +23,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::smi::without_defaults;
 
+pub use authority::{
+    AuthorityPhase, AuthorityProxies, AuthoritySource, CertificateAuthority,
+    CertificateAuthoritySpec, CertificateAuthorityStatus, EXPIRING, IssuerStatus, ROTATING,
+    RootState, RootStatus, RotatingReason, RotationReason, RotationRequest, RotationScope,
+    RotationStatus, RotationTrigger, USABLE, time_left,
+};
 pub use canary_release::{
     CanaryChecks, CanaryErrorRate, CanaryLatency, CanaryRelease, CanaryReleaseSpec,
     CanaryReleaseStatus, CanaryRestarts, CanaryStep, CheckCounts, ReleaseCheck, ReleaseHistory,
     ReleasePhase, ReleaseResult, ReleaseRun, RevisionStatus,
 };
-pub use definition::definitions;
+pub use definition::{authority_definition, definitions, revocation_definition};
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use external_service::{
     CaRef, ExternalService, ExternalServicePort, ExternalServiceSpec, ExternalServiceStatus,
@@ -39,6 +47,10 @@ pub use fault_experiment::{
     NoSettings,
 };
 pub use fault_limit::{BadFaultLimit, FaultLimit, parse_faults};
+pub use revocation::{
+    Revocation, RevocationSpec, RevocationStatus, RevokedAccount, RevokedCertificate,
+    RevokedIssuer, RevokedNode, RevokedPod, RevokedSubject, RevokedSubjectStatus,
+};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,
@@ -49,7 +61,7 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
-/// Its kinds, as objects write them.
+/// Its kinds that users make in namespaces, as objects write them.
 pub const KINDS: [&str; 4] = [
     "TrafficPolicy",
     "CanaryRelease",
@@ -64,6 +76,12 @@ pub const CANARY_RELEASES: &str = "canaryreleases";
 pub const FAULT_EXPERIMENTS: &str = "faultexperiments";
 /// Name of ExternalServices in paths.
 pub const EXTERNAL_SERVICES: &str = "externalservices";
+/// Name of Revocations in paths, which are in no namespace.
+pub const REVOCATIONS: &str = "revocations";
+/// Name of CertificateAuthorities in paths.
+pub const CERTIFICATE_AUTHORITIES: &str = "certificateauthorities";
+/// Name of the only CertificateAuthority.
+pub const AUTHORITY: &str = "weft";
 
 /// What a policy is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

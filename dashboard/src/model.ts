@@ -7,7 +7,14 @@ const WORTH_A_LOOK = 0.005;
 const WRONG = 0.05;
 
 /** Why the mesh refuses a call by its configuration. All other reasons are failures, as of a Service without endpoints. */
-const BY_POLICY: ReadonlySet<string> = new Set(["not-allowed", "no-identity", "limit", "shadow-write", "egress-denied"]);
+const BY_POLICY: ReadonlySet<string> = new Set([
+  "not-allowed",
+  "no-identity",
+  "limit",
+  "shadow-write",
+  "egress-denied",
+  "revoked",
+]);
 
 export type Health = "bad" | "warn" | "ok" | "idle";
 

@@ -16,8 +16,13 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::request::{self, BadRequest, KeyError, LeafKey, RequestError};
-use crate::verify::{self, IdentityError, Purpose, Roots};
+use crate::request::{self, LeafKey};
+use crate::verify::{self, AuthorityId, IdentityError, Purpose, Roots};
+
+pub mod candidate;
+mod error;
+
+pub use error::{BadAuthority, IssueError};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a root lasts: ten years.
@@ -31,53 +36,13 @@ const PROBE_UID: &str = "00000000-0000-0000-0000-000000000000";
 /// Bytes of a serial number; RFC 5280 allows 20.
 const SERIAL_LENGTH: usize = 16;
 
-/// Why an authority could not be made or loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum BadAuthority {
-    #[error("the certificate is not one PEM certificate")]
-    Certificate,
-    #[error("the key is not a PEM private key of a kind that can sign")]
-    Key,
-    #[error("the key does not belong to the certificate")]
-    KeyMismatch,
-    #[error("the certificate may not issue others")]
-    NotAnAuthority,
-    #[error("certificates of this authority would be refused")]
-    NotTrusted(#[source] IdentityError),
-    #[error("a probe certificate could not be issued")]
-    Probe(#[source] IssueError),
-    #[error("the time is out of range")]
-    Time,
-    #[error("the authority could not be made")]
-    Generate(#[source] rcgen::Error),
-}
-
-/// Why a certificate was not issued.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    #[error(transparent)]
-    Request(#[from] BadRequest),
-    #[error("{0:?} cannot stand in a certificate")]
-    Name(String),
-    #[error("the issuer is not valid now")]
-    IssuerNotValid,
-    #[error("the requested life is out of range")]
-    Life,
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error(transparent)]
-    OwnRequest(#[from] RequestError),
-    #[error("the certificate could not be signed")]
-    Sign(#[source] rcgen::Error),
-}
-
 /// The anchor of trust. Its certificate is what every proxy gets.
 #[derive(Debug)]
 pub struct Root(Signer);
 
-/// Signs leaves; below a [`Root`].
+/// Signs leaves; below a [`Root`], with what is between them.
 #[derive(Debug)]
-pub struct Issuer(Signer);
+pub struct Issuer(Signer, Vec<CertificateDer<'static>>);
 
 /// The names of one leaf, from a reviewed token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +55,7 @@ pub struct LeafNames {
 /// A fresh leaf.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// The leaf and then its issuer, without the root.
+    /// The leaf, then its issuer and what is above that, without the root.
     pub chain: Vec<CertificateDer<'static>>,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
@@ -144,6 +109,13 @@ impl Root {
         Signer::from_pem(cert_pem, key_pem).map(Self)
     }
 
+    /// Whether [`Root::generate`] made it, by its name. One that was brought is its owner's to replace.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        let parsed = x509_parser::parse_x509_certificate(&self.0.certificate);
+        parsed.is_ok_and(|(_, root)| verify::subject_name(&root).starts_with("CN=weft root "))
+    }
+
     /// A new issuer below this root. It never outlives the root.
     ///
     /// # Errors
@@ -154,7 +126,7 @@ impl Root {
         let certificate = params
             .signed_by(&key, &self.0.issuer)
             .map_err(BadAuthority::Generate)?;
-        Signer::new(certificate.pem(), key).map(Issuer)
+        Signer::new(certificate.pem(), key).map(|signer| Issuer(signer, Vec::new()))
     }
 
     /// A serving certificate for `dns_names`, with a key of its own. For the
@@ -174,13 +146,31 @@ impl Root {
 }
 
 impl Issuer {
-    /// Loads what [`Issuer::cert_pem`] and [`Issuer::key_pem`] gave. Ask
-    /// [`Issuer::prove`] before using it.
+    /// Loads what [`Issuer::cert_pem`] and [`Issuer::key_pem`] gave; certificates behind the first
+    /// go out with leaves. Ask [`Issuer::prove`] before using it.
     ///
     /// # Errors
     /// When the texts are no certificate of an authority with its own key.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, BadAuthority> {
-        Signer::from_pem(cert_pem, key_pem).map(Self)
+        let signer = Signer::from_pem(cert_pem, key_pem)?;
+        let certificates = CertificateDer::pem_slice_iter(cert_pem.as_bytes());
+        let above: Result<_, _> = certificates.skip(1).collect();
+        Ok(Self(signer, above.map_err(|_| BadAuthority::Certificate)?))
+    }
+
+    /// What proxies report of leaves that it signed.
+    #[must_use]
+    pub fn id(&self) -> Option<AuthorityId> {
+        AuthorityId::of_der(&self.0.certificate)
+    }
+
+    /// A leaf of this issuer, with what is between that and the root.
+    fn chain(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        let signer = self.0.certificate.clone();
+        [leaf, signer]
+            .into_iter()
+            .chain(self.1.iter().cloned())
+            .collect()
     }
 
     /// Issues a certificate for the public key of `csr_der` and for nothing else
@@ -213,7 +203,7 @@ impl Issuer {
         ];
         let leaf = self.0.sign(&params, &public_key)?;
         Ok(Issued {
-            chain: vec![leaf, self.0.certificate.clone()],
+            chain: self.chain(leaf),
             not_before: params.not_before.into(),
             not_after: params.not_after.into(),
             serial: params
@@ -237,6 +227,7 @@ impl Issuer {
     ) -> Result<Serving, IssueError> {
         let mut serving = self.0.serving(dns_names, now, life)?;
         serving.chain.push(self.0.certificate.clone());
+        serving.chain.extend(self.1.iter().cloned());
         Ok(serving)
     }
 

@@ -24,6 +24,7 @@ pub mod authority;
 pub mod front_proxy;
 pub mod request;
 pub mod rotate;
+pub mod rotation;
 pub mod tls;
 pub mod verify;
 

@@ -22,13 +22,18 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OidRegistry;
+use x509_parser::x509::X509Name;
 
 mod authority_id;
 mod error;
+mod peer;
+mod revoked;
 mod roots;
 
 pub use authority_id::AuthorityId;
 pub use error::IdentityError;
+pub(crate) use peer::is_pod_dns;
+pub use peer::{PeerCertificate, PeerIdentity, pod_dns};
 #[cfg(test)]
 pub(crate) use roots::MAX_ROOTS;
 pub use roots::{BadRoots, Roots};
@@ -36,67 +41,16 @@ pub use roots::{BadRoots, Roots};
 /// Intermediates that a peer may send. Ours send one; a user's own authority may
 /// add some.
 pub(crate) const MAX_INTERMEDIATES: usize = 4;
-/// What follows the pod's uid in its DNS name.
-const POD_SUFFIX: &str = ".pod.weft";
-/// Length of a DNS label.
-const MAX_LABEL: usize = 63;
 
 static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
 });
-
-/// The identity of a verified peer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PeerIdentity {
-    pub spiffe: SpiffeId,
-    /// `<pod-uid>.pod.weft`, when the certificate names its pod.
-    pub pod_dns: Option<Box<str>>,
-    /// What it has proved this by.
-    pub certificate: Arc<PeerCertificate>,
-}
-
-/// The certificate by which a peer has proved its identity.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PeerCertificate {
-    /// What signed it.
-    pub authority: AuthorityId,
-    /// The bytes of the number.
-    pub serial: Box<[u8]>,
-    /// When it was issued, which is [`BACKDATE`] after it begins.
-    pub issued: SystemTime,
-    pub not_after: SystemTime,
-}
-
-impl PeerIdentity {
-    /// The uid of the pod that the certificate was issued to.
-    #[must_use]
-    pub fn pod_uid(&self) -> Option<&str> {
-        self.pod_dns.as_deref()?.strip_suffix(POD_SUFFIX)
-    }
-}
 
 /// The side that a certificate is used on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Server,
     Client,
-}
-
-/// The DNS name of a pod in certificates, or None when `uid` cannot be one.
-#[must_use]
-pub fn pod_dns(uid: &str) -> Option<String> {
-    let name = format!("{uid}{POD_SUFFIX}");
-    is_pod_dns(&name).then_some(name)
-}
-
-pub(crate) fn is_pod_dns(name: &str) -> bool {
-    name.strip_suffix(POD_SUFFIX).is_some_and(|uid| {
-        !uid.is_empty()
-            && uid.len() <= MAX_LABEL
-            && uid
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    })
 }
 
 /// The identity in a chain that rustls has verified already (the peer's
@@ -106,9 +60,16 @@ pub(crate) fn is_pod_dns(name: &str) -> bool {
 /// When there is no certificate, it carries no usable identity, or what signed it is missing.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
     let leaf = parse(chain.first().ok_or(IdentityError::NoCertificate)?)?;
-    let (spiffe, pod_dns) = names_of(&leaf)?;
-    let signer = parse(chain.get(1).ok_or(NOT_IN_ORDER)?)?;
-    let (not_before, not_after) = validity(&leaf);
+    identity_in(&leaf, chain.get(1))
+}
+
+fn identity_in(
+    leaf: &X509Certificate<'_>,
+    signer: Option<&CertificateDer<'_>>,
+) -> Result<PeerIdentity, IdentityError> {
+    let (spiffe, pod_dns) = names_of(leaf)?;
+    let signer = parse(signer.ok_or(NOT_IN_ORDER)?)?;
+    let (not_before, not_after) = validity(leaf);
     Ok(PeerIdentity {
         spiffe,
         pod_dns,
@@ -122,7 +83,7 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, Ident
 }
 
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
-/// identity.
+/// identity, and that it is not revoked.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -216,7 +177,11 @@ fn verify(
             false => error.into(),
         })?;
     names_a_purpose(&parsed)?;
-    names.map(|(spiffe, _)| spiffe)
+    let (spiffe, _) = names?;
+    // What signed the leaf is presented behind it, as the path is in order.
+    let presented = || identity_in(&parsed, intermediates.first());
+    roots.revoked.check(presented)?;
+    Ok(spiffe)
 }
 
 /// Why a chain is refused that holds a path to a root and is not one.
@@ -321,9 +286,24 @@ fn names_of(leaf: &X509Certificate<'_>) -> Result<(SpiffeId, Option<Box<str>>), 
 /// well-known names are written by their number. The library's own registry has
 /// names for those, and for every algorithm, in tables that it would keep for good.
 pub(crate) fn issuer_name(certificate: &X509Certificate<'_>) -> String {
+    written(certificate.issuer())
+}
+
+/// The certificate's own name, alike.
+pub(crate) fn subject_name(certificate: &X509Certificate<'_>) -> String {
+    written(certificate.subject())
+}
+
+fn written(name: &X509Name<'_>) -> String {
     let nothing_more = OidRegistry::default();
-    let name = certificate.issuer().to_string_with_registry(&nothing_more);
+    let name = name.to_string_with_registry(&nothing_more);
     name.unwrap_or_else(|_| "a name that is not text".to_owned())
+}
+
+/// When a certificate ends; none where it cannot be read.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    Some(validity(&parse(certificate).ok()?).1)
 }
 
 /// NotBefore and NotAfter.

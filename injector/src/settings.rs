@@ -1,6 +1,6 @@
 //! The injector's settings, read from its environment.
 
-use crds::inject::{self, CaptureMode, DefaultLimits};
+use crds::inject::{self, Architectures, CaptureMode, DefaultLimits};
 use crds::labels::parse_quantity;
 use runtime::env::{BadEnv, EnvReader};
 
@@ -35,6 +35,7 @@ impl Settings {
                 "must be Always, IfNotPresent or Never",
             );
         }
+        let architectures = env.or("WEFT_PROXY_ARCHITECTURES", Architectures::default());
         let controller_address = env.required("WEFT_CONTROLLER_ADDRESS");
         let trust_domain = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
         let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
@@ -67,6 +68,7 @@ impl Settings {
                 inject: inject::Settings {
                     proxy_image: proxy_image?,
                     proxy_pull_policy,
+                    architectures,
                     controller_address: controller_address?,
                     controller_namespace: namespace.clone(),
                     trust_domain,

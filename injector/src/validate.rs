@@ -62,8 +62,13 @@ pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionRespons
 
 fn refusal(request: &Request, why: &str) -> AdmissionResponse {
     let kind: String = request.kind.kind.chars().take(80).collect();
-    let (namespace, name) = (&request.namespace, &request.name);
-    AdmissionResponse::refuse(format!("{kind} {namespace}/{name} is invalid: {why}"))
+    let name = &request.name;
+    let whose = match request.namespace.as_str() {
+        // Of no namespace, such as a Revocation.
+        "" => name.clone(),
+        namespace => format!("{namespace}/{name}"),
+    };
+    AdmissionResponse::refuse(format!("{kind} {whose} is invalid: {why}"))
 }
 
 /// Whether this write changes the object's spec. An object that was stored when it was still valid,

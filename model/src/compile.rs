@@ -23,6 +23,7 @@ mod members;
 mod protocols;
 mod release_findings;
 mod releases;
+mod revocations;
 mod route_names;
 mod routes;
 mod service_routes;

@@ -10,6 +10,7 @@
 
 mod external;
 mod gateway;
+mod revocations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use wire::capability::Capabilities;
 
 pub use self::external::*;
 pub use self::gateway::*;
+pub use self::revocations::*;
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
@@ -187,6 +189,7 @@ impl Resolved {
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
     reader!(place, Place);
+    reader!(revocations, Revocations);
 
     /// What callers of a Service port get, as their proxies read it.
     pub fn policy(&self, service: &str) -> policy::traffic::EffectivePolicy {
@@ -222,11 +225,9 @@ impl Resolved {
 
     /// Addresses with ports of an endpoints resource.
     pub fn addresses(&self, name: &str) -> Vec<String> {
-        let endpoints = self.endpoints(name).endpoints;
-        endpoints
-            .iter()
-            .map(|e| format!("{}:{}", e.ip, e.port))
-            .collect()
+        let endpoints = self.endpoints(name).endpoints.into_iter();
+        let addresses = endpoints.map(|e| format!("{}:{}", e.ip, e.port));
+        addresses.collect()
     }
 }
 

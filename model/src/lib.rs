@@ -32,5 +32,5 @@ pub mod fixtures;
 // As `model::Model` and not `model::model::Model`.
 pub use self::model::{
     Defaults, Endpoint, Index, Model, PodEntry, PodId, Target, bindings, changes, compiled, faults,
-    modes, owner_above, protocols, published,
+    modes, owner_above, protocols, published, revoked,
 };

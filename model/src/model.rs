@@ -14,6 +14,7 @@ pub mod compiled;
 mod defaults;
 mod dependents;
 pub(crate) mod external;
+pub(crate) mod externals;
 pub mod faults;
 pub mod modes;
 mod need;
@@ -22,6 +23,7 @@ pub mod protocols;
 pub mod published;
 mod release_sets;
 mod releases;
+pub mod revoked;
 pub(crate) mod route_names;
 mod routes;
 mod service_ports;
@@ -53,8 +55,9 @@ pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
-    external::Externals,
+    externals::Externals,
     published::SharedResources,
+    revoked::RevocationSet,
     route_names::RouteNames,
     service_routes::ServiceRoutes,
     traffic::{Guard, Policies},
@@ -173,6 +176,8 @@ pub struct Index {
     pub names: Arc<RouteNames>,
     pub releases: Arc<Releases>,
     pub(crate) externals: Arc<Externals>,
+    /// Whose certificates are refused.
+    pub revocations: Arc<RevocationSet>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

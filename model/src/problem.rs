@@ -94,6 +94,12 @@ pub enum Reason {
     NotGuarded,
     /// An experiment whose namespace does not allow its share of faults.
     NotAllowed,
+    /// A Revocation of what controllers need.
+    ControlPlane,
+    /// A Revocation of what signs certificates now.
+    IssuerInUse,
+    /// Older Revocations hold all places.
+    TooMany,
     /// A split that sends traffic nowhere.
     NoUsableBackend,
     /// A named object or match does not exist.
@@ -112,6 +118,8 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
+    /// Calls without a certificate are taken, which a Revocation does not end.
+    PlaintextStillOpen,
     /// A policy leads calls to a Service without endpoints.
     NoEndpoints,
     /// Another policy decides a part of it.
@@ -150,6 +158,9 @@ impl Reason {
             Self::Overridden => "Overridden",
             Self::NotGuarded => "NotGuarded",
             Self::NotAllowed => "NotAllowed",
+            Self::ControlPlane => "ControlPlane",
+            Self::IssuerInUse => "IssuerInUse",
+            Self::TooMany => "TooMany",
             Self::NoUsableBackend => "NoUsableBackend",
             Self::RefNotFound => "RefNotFound",
             Self::NoSuchAccount => "NoSuchAccount",
@@ -159,6 +170,7 @@ impl Reason {
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
+            Self::PlaintextStillOpen => "PlaintextStillOpen",
             Self::NoEndpoints => "NoEndpoints",
             Self::PartlyOverridden => "PartlyOverridden",
             Self::SharedPods => "SharedPods",

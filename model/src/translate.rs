@@ -12,6 +12,7 @@ mod external;
 mod gateway;
 mod metadata;
 mod pod;
+mod revocations;
 mod smi;
 
 // Whole, so that nothing here names the kinds one by one.
@@ -22,6 +23,7 @@ pub use self::{
     gateway::*,
     metadata::{Unusable, key},
     pod::*,
+    revocations::*,
     smi::*,
 };
 #[cfg(test)]

@@ -17,7 +17,9 @@ mod facts;
 mod gateway;
 mod key;
 pub mod kinds;
+mod revocations;
 mod smi;
+mod stand_ins;
 mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,6 +33,7 @@ pub use gateway::*;
 pub use key::ObjectKey;
 pub use key::object;
 pub(crate) use key::{named, origin};
+pub use revocations::*;
 pub use smi::*;
 pub use traffic::*;
 

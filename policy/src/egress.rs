@@ -400,9 +400,8 @@ pub fn may_be_outside(ip: IpAddr) -> bool {
                 && !v4.is_multicast()
         }
         IpAddr::V6(v6) => {
-            if let [0x64, 0xff9b, 0, 0, 0, 0, ..] = v6.segments() {
-                let [.., a, b, c, d] = v6.octets();
-                return may_be_outside([a, b, c, d].into());
+            if let Some(v4) = behind_nat64(ip) {
+                return may_be_outside(v4);
             }
             let [first, ..] = v6.segments();
             // The first six segments of ::a.b.c.d and ::ffff:a.b.c.d, which hold :: and ::1 too.
@@ -412,6 +411,17 @@ pub fn may_be_outside(ip: IpAddr) -> bool {
             !hides_v4 && !is_link_local && !v6.is_multicast()
         }
     }
+}
+
+/// The IPv4 address that NAT64 calls for an address of its prefix 64:ff9b::/96.
+#[must_use]
+pub fn behind_nat64(ip: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = ip else {
+        return None;
+    };
+    let [.., a, b, c, d] = v6.octets();
+    let is_nat64 = matches!(v6.segments(), [0x64, 0xff9b, 0, 0, 0, 0, ..]);
+    is_nat64.then(|| [a, b, c, d].into())
 }
 
 impl EgressMode {

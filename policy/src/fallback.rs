@@ -68,7 +68,8 @@ fn cause(ended: Ended) -> Option<Cause> {
             | Reason::NoRoute
             | Reason::InvalidBackend
             | Reason::InvalidRoute
-            | Reason::EgressDenied => None,
+            | Reason::EgressDenied
+            | Reason::Revoked => None,
         },
     }
 }

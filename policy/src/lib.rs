@@ -42,6 +42,7 @@ pub mod protocol;
 pub mod reason;
 pub mod release;
 pub mod retry;
+pub mod revoked;
 pub mod route;
 pub mod share;
 pub mod sticky;

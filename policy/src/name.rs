@@ -94,8 +94,13 @@ impl SpiffeId {
         self.account().map(|(_, account)| account)
     }
 
+    /// What follows the trust domain and its slash.
+    pub(crate) fn path(&self) -> &str {
+        self.split().1
+    }
+
     fn account(&self) -> Option<(&str, &str)> {
-        let mut segments = self.split().1.split('/');
+        let mut segments = self.path().split('/');
         match (
             segments.next(),
             segments.next(),
@@ -178,6 +183,8 @@ pub enum Kind {
     CanaryRelease,
     FaultExperiment,
     ExternalService,
+    /// References to one have an empty namespace.
+    Revocation,
     HttpRouteGroup,
     /// Of SMI.
     TcpRoute,
@@ -200,7 +207,7 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
@@ -208,6 +215,7 @@ impl Kind {
         Self::CanaryRelease,
         Self::FaultExperiment,
         Self::ExternalService,
+        Self::Revocation,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
@@ -249,6 +257,7 @@ impl Kind {
             Self::CanaryRelease => "CanaryRelease",
             Self::FaultExperiment => "FaultExperiment",
             Self::ExternalService => "ExternalService",
+            Self::Revocation => "Revocation",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",
@@ -281,7 +290,8 @@ impl Kind {
             Self::TrafficPolicy
             | Self::CanaryRelease
             | Self::FaultExperiment
-            | Self::ExternalService => "weft.dev",
+            | Self::ExternalService
+            | Self::Revocation => "weft.dev",
             Self::HttpRoute | Self::GrpcRoute | Self::GatewayTcpRoute | Self::ReferenceGrant => {
                 "gateway.networking.k8s.io"
             }
@@ -333,9 +343,13 @@ impl ObjectRef {
     }
 }
 
+/// `TrafficTarget shop/web`, and `Revocation leak` of what is in no namespace.
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ struct Inner {
     namespace: Arc<str>,
     name: Arc<str>,
     rule: Option<Box<str>>,
-    /// `namespace/name`, made once for metrics.
+    /// `namespace/name`, or the name of what is in no namespace, made once for metrics.
     label: Arc<str>,
 }
 
@@ -27,7 +27,10 @@ impl Origin {
     /// `kind` as Kubernetes spells it, such as `TrafficSplit`.
     pub fn new(kind: &str, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         let (namespace, name) = (namespace.into(), name.into());
-        let label = format!("{namespace}/{name}").into();
+        let label = match &*namespace {
+            "" => Arc::clone(&name),
+            namespace => format!("{namespace}/{name}").into(),
+        };
         Self(Arc::new(Inner {
             kind: kind.into(),
             namespace,
@@ -70,7 +73,7 @@ impl Origin {
         self.0.rule.as_deref()
     }
 
-    /// `namespace/name`, which is what metrics say of it.
+    /// `namespace/name`, or the name alone, which is what metrics say of it.
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         &self.0.label
@@ -136,7 +139,7 @@ mod tests {
         // An unknown kind is a text like any other.
         assert_eq!(
             Origin::new("FuturePolicy", "", "x").to_string(),
-            "FuturePolicy /x"
+            "FuturePolicy x"
         );
     }
 }

@@ -45,6 +45,8 @@ pub enum Reason {
     InvalidRoute,
     /// No ExternalService gives the call to what is outside the mesh.
     EgressDenied,
+    /// The certificate of the caller, or of what it calls, is revoked.
+    Revoked,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -58,7 +60,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -78,19 +80,21 @@ impl Reason {
         Self::InvalidBackend,
         Self::InvalidRoute,
         Self::EgressDenied,
+        Self::Revoked,
     ];
 
     /// Of calls that no rule allows.
     pub const UNALLOWED: [Self; 2] = [Self::NotAllowed, Self::NoIdentity];
 
-    /// Of calls that are refused as rules, modes and limits have it. For every other reason a call
-    /// fails.
-    pub const BY_POLICY: [Self; 5] = [
+    /// Of calls that are refused as rules, modes, limits and Revocations have it. For every other
+    /// reason a call fails.
+    pub const BY_POLICY: [Self; 6] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::Limit,
         Self::ShadowWrite,
         Self::EgressDenied,
+        Self::Revoked,
     ];
 
     /// The value of header `weft-reason` and of the metric label.
@@ -115,6 +119,7 @@ impl Reason {
             Self::InvalidBackend => "invalid-backend",
             Self::InvalidRoute => "invalid-route",
             Self::EgressDenied => "egress-denied",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -122,9 +127,11 @@ impl Reason {
     /// but its sender answers with the more precise 414 or 431.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::EgressDenied => {
-                StatusCode::FORBIDDEN
-            }
+            Self::NotAllowed
+            | Self::NoIdentity
+            | Self::ShadowWrite
+            | Self::EgressDenied
+            | Self::Revoked => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -145,9 +152,11 @@ impl Reason {
     /// The `grpc-status` of a refusal.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::EgressDenied => {
-                grpc::PERMISSION_DENIED
-            }
+            Self::NotAllowed
+            | Self::NoIdentity
+            | Self::ShadowWrite
+            | Self::EgressDenied
+            | Self::Revoked => grpc::PERMISSION_DENIED,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -202,6 +211,7 @@ mod tests {
             ("invalid-backend", 500, 14),
             ("invalid-route", 500, 14),
             ("egress-denied", 403, 7),
+            ("revoked", 403, 7),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

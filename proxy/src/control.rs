@@ -17,6 +17,7 @@ mod early_reports;
 pub(crate) mod leaving;
 pub(crate) mod live_queries;
 mod refusal;
+pub(crate) mod revoked;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use identity::tls::{self, CertHandle};
+use identity::verify::{AuthorityId, peer_identity};
 use identity::{IdentityError, Roots};
 use policy::name::SpiffeId;
 use runtime::clock::Clock;
@@ -57,6 +59,9 @@ pub(crate) struct Control {
     pub roots: Roots,
     /// That peers do not take the own certificate, before its time is over.
     pub refused: Arc<Flag>,
+    /// Within which time the own certificate is to be under the first root, as the last bundle has
+    /// it. Zero: that does not matter.
+    pub renew_within: watch::Sender<Duration>,
     /// What certificates are renewed by.
     pub clock: Clock,
     /// Whether the pod is being deleted.
@@ -113,15 +118,16 @@ impl Control {
         self.config.telemetry.metrics.startup.reached(step);
     }
 
-    /// One connection to whichever controller answers first. Reports one of unknown authority to
-    /// `unknown_authority`, and one that ends it by an alert to `alerted`.
+    /// One connection to whichever controller answers first, and what signed its certificate.
+    /// Reports one of unknown authority to `unknown_authority`, and one that ends it by an alert to
+    /// `alerted`.
     async fn channel(
         &self,
         config: Arc<rustls::ClientConfig>,
         contact: &watch::Sender<Contact>,
         unknown_authority: Option<&Flag>,
         alerted: Option<Arc<Flag>>,
-    ) -> Result<Channel, BoxError> {
+    ) -> Result<(Channel, AuthorityId), BoxError> {
         let secured = timeout(CONNECT_WITHIN, self.connect(config, unknown_authority)).await;
         let unreachable = !matches!(secured, Ok(Ok(_)));
         contact.send_if_modified(|contact| {
@@ -129,6 +135,8 @@ impl Control {
         });
         let secured = secured
             .map_err(|_| format!("{} did not answer in time", self.controller.address))??;
+        let shown = secured.get_ref().1.peer_certificates();
+        let controller = peer_identity(shown.unwrap_or_default())?;
         let watched = AlertWatch::new(secured, alerted);
         let io = parking_lot::Mutex::new(Some(TokioIo::new(watched)));
         // One connection, made already: when it ends, so does the stream.
@@ -136,12 +144,13 @@ impl Control {
             let io = io.lock().take();
             std::future::ready(io.ok_or_else(|| std::io::Error::other("the connection has ended")))
         });
-        Ok(Endpoint::from_static("http://weft-controller")
+        let channel = Endpoint::from_static("http://weft-controller")
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true)
             .connect_with_connector(connector)
-            .await?)
+            .await?;
+        Ok((channel, controller.certificate.authority))
     }
 
     async fn connect(

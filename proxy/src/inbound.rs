@@ -67,6 +67,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let drain = proxy.drain.clone();
+    let (config, proven) = (Arc::clone(&proxy.config), Arc::clone(&identity));
     let budget = Arc::clone(proxy.budget());
     let peer = Arc::new(PeerProxy {
         proxy,
@@ -83,11 +84,13 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     let close = async move {
         // On the heap: most connections end long before.
         let expired = Box::pin(certificate_end.passed());
+        let distrusted = Box::pin(config.until_refused(|now| now.keep(&proven)));
         tokio::select! {
             () = drain.time_to_go() => {}
             // The peer has another certificate by then, and proves its identity by a new
             // connection.
             () = expired => {}
+            _ = distrusted => {}
         }
     };
     let accepted = Accepted {

@@ -3,6 +3,7 @@
 //! Imports `failure`, `http` and `net`.
 
 pub(crate) mod load;
+mod open;
 pub(crate) mod peer;
 pub(crate) mod protocol;
 pub(crate) mod tls;

@@ -23,7 +23,7 @@ pub(crate) mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -46,6 +46,12 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 /// The same for the program as a whole. All permits of the three listeners at rest take some 240
 /// MiB; below that no honest caller may lose a connection where nothing forces it.
 const HEAP: u64 = 512 * 1024 * 1024;
+/// Requests on a connection whose certificate is older than it may be have this long to end. With
+/// the three seconds for which a Revocation is announced, a stolen key is of use for five.
+const OUTDATED_GRACE: Duration = Duration::from_secs(2);
+/// How often a proxy looks whether that is over, and for its new certificate while the one in use
+/// is outdated.
+const REVOCATION_LOOK: Duration = Duration::from_millis(100);
 /// So many looks at what waits for peers, and what is idle is closed: every five seconds.
 const LOOKS: u32 = 2;
 
@@ -147,6 +153,9 @@ impl Process {
         let relieving = relief::relieve(budget, process.permits.clone());
         runtime::task::spawn("memory", relieving);
         runtime::task::spawn("sweep", sweep(process.proxies.clone()));
+        for proxy in &process.proxies {
+            runtime::task::spawn("revocations", follow_revocations(Arc::clone(proxy)));
+        }
         Ok(process)
     }
 
@@ -198,6 +207,7 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
             sleep(WATCH_EVERY).await;
             for proxy in &proxies {
                 proxy.peers.watch_over();
+                proxy.peers.end_unless(|peer| proxy.config.keeps(peer));
             }
         }
         for proxy in &proxies {
@@ -205,6 +215,41 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
             proxy.clients.sweep();
             proxy.unmeshed.sweep();
             proxy.originators.sweep();
+        }
+    }
+}
+
+/// Ends connections as soon as their certificates are revoked, for ever. Where the own one is
+/// outdated, no request begins on connections that it opened from when there is a newer one, which
+/// is before peers refuse it: so no request is lost.
+async fn follow_revocations(proxy: Arc<Proxy>) {
+    let config = &proxy.config;
+    let mut changes = config.policy_changes();
+    let (mut seen, mut outdated, mut grace_ends) = (None, false, None);
+    loop {
+        let current = config.revocations();
+        if current != seen {
+            proxy.end_revoked();
+            outdated = config.own_was_outdated();
+            let ends = tokio::time::Instant::now() + OUTDATED_GRACE;
+            grace_ends = current.is_some().then_some(ends);
+            seen = current;
+        }
+        if outdated && !config.own_is_outdated() {
+            proxy.peers.retire_unless(|_| false);
+            outdated = false;
+        }
+        if grace_ends.is_some_and(|ends| ends <= tokio::time::Instant::now()) {
+            proxy.end_outdated();
+            grace_ends = None;
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = sleep(REVOCATION_LOOK), if outdated || grace_ends.is_some() => {}
         }
     }
 }

@@ -58,7 +58,7 @@ impl Proxy {
         roots: Roots,
         budget: &Arc<Budget>,
     ) -> Self {
-        let tls = MeshTls::new(certs.clone(), roots).counted({
+        let tls = MeshTls::new(certs.clone(), roots.clone()).counted({
             let metrics = telemetry.metrics.clone();
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
@@ -78,7 +78,7 @@ impl Proxy {
         };
         Self {
             own,
-            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
+            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs, roots)),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
@@ -105,6 +105,23 @@ impl Proxy {
     pub fn leave(&self) {
         self.drain.begin();
         self.telemetry.reports.leave();
+    }
+
+    /// Ends at once what is open with peers whose certificate is revoked for good; everything, where
+    /// the own one is. Requests begin on no connection of the others whose certificate is revoked.
+    pub fn end_revoked(&self) {
+        let config = &self.config;
+        if config.own_ends() {
+            self.peers.break_off(|_| true);
+        } else {
+            self.peers.break_off(|peer| config.ends(peer));
+            self.peers.retire_unless(|peer| !config.refuses(peer));
+        }
+    }
+
+    /// Ends what peers still have open whose certificate is only older than it may be.
+    pub(crate) fn end_outdated(&self) {
+        self.peers.break_off(|peer| self.config.refuses(peer));
     }
 
     pub(crate) fn count_connection(

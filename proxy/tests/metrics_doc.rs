@@ -252,6 +252,7 @@ fn touch(metrics: &Metrics) {
         calls,
         connections,
         tls_failures,
+        revoked_refusals: _,
         limits: _,
         retries: _,
         ejections: _,
@@ -287,14 +288,9 @@ fn touch(metrics: &Metrics) {
         shared: _,
     } = metrics;
     startup.reached(StartupStep::Settings);
-    let direction = Direction::outbound;
-    let security = Security::mtls;
-    tls_failures
-        .at(&TlsLabels {
-            direction,
-            reason: "handshake",
-        })
-        .inc();
+    let (direction, security) = (Direction::outbound, Security::mtls);
+    let reason = "handshake";
+    tls_failures.at(&TlsLabels { direction, reason }).inc();
     connections
         .at(&ConnectionLabels {
             direction,
@@ -313,9 +309,8 @@ fn touch(metrics: &Metrics) {
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();
     let (signal, reason) = ("spans", "queue");
-    telemetry_dropped
-        .at(&TelemetryDroppedLabels { signal, reason })
-        .inc();
+    let dropped = TelemetryDroppedLabels { signal, reason };
+    telemetry_dropped.at(&dropped).inc();
     touch_calls(calls);
     touch_services(metrics);
 }

@@ -14,6 +14,7 @@ mod support;
 mod path {
     mod access;
     mod answers;
+    mod authorities;
     mod away;
     mod balance;
     mod breaker;
@@ -74,6 +75,7 @@ mod path {
     mod refused_lines;
     mod retries;
     mod retry_waits;
+    mod revoked;
     mod route_calls;
     mod routes;
     mod routing;

@@ -63,6 +63,11 @@ capabilities! {
     ServiceRoutes = "service-routes";
     /// What it may call outside the mesh, and Services that stand for what is there.
     Egress = "egress";
+    /// The fields of a bundle by which one root replaces another: it requests another certificate
+    /// before the end of its own, and ends connections of other authorities.
+    Rotation = "rotation";
+    /// Whose certificates it is to refuse. A proxy without it refuses none.
+    Revocations = "revocations";
 }
 
 impl Capability {
@@ -79,6 +84,7 @@ impl Capability {
             Content::Place(_) => Some(Self::Place),
             Content::RoutedService(_) => Some(Self::ServiceRoutes),
             Content::Egress(_) => Some(Self::Egress),
+            Content::Revocations(_) => Some(Self::Revocations),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

@@ -726,7 +726,7 @@ pub struct Resource {
     pub version: ::prost::alloc::string::String,
     #[prost(
         oneof = "resource::Content",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 62"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 62, 63"
     )]
     pub content: ::core::option::Option<resource::Content>,
 }
@@ -766,13 +766,29 @@ pub mod resource {
         RoutedService(super::RoutedService),
         #[prost(message, tag = "62")]
         Egress(super::Egress),
+        #[prost(message, tag = "63")]
+        Revocations(super::Revocations),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Bundle {
-    /// DER, newest first.
+    /// DER. All are trusted; while one root replaces another the first is the one that leaves are to
+    /// be under.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Milliseconds within which a proxy whose leaf is not under the first root requests another
+    /// one, at a time that it chooses by chance. 0, as of a controller that does not know the field:
+    /// it does not.
+    #[prost(uint64, tag = "2")]
+    pub renew_within: u64,
+    /// Ends connections whose peer's leaf none of `issuers` has signed, within 5 s: no request begins
+    /// on them from now on, and bytes of callers end at once. Without issuers it ends none.
+    #[prost(bool, tag = "3")]
+    pub end_others: bool,
+    /// Every authority that signs leaves under these roots, as Certificate.authority has it. Only with
+    /// `end_others`.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub issuers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectRef {
@@ -1401,7 +1417,7 @@ pub mod egress {
 pub struct ExternalObject {
     #[prost(message, optional, tag = "1")]
     pub origin: ::core::option::Option<ObjectRef>,
-    /// Names in small letters, or *. and such a name.
+    /// Names in small letters, or \*. and such a name.
     #[prost(string, repeated, tag = "2")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Networks, such as 203.0.113.0/24.
@@ -1566,6 +1582,62 @@ pub struct Place {
     pub zone_index: u32,
     #[prost(uint32, tag = "4")]
     pub zone_peers: u32,
+}
+/// Whose certificates are refused, by every proxy alike: in handshakes, for requests and bytes, and
+/// on open connections. Only for a proxy with the capability `revocations`, and never paced. What
+/// cannot be read refuses the resource, and the proxy keeps the last good one: a new kind of subject
+/// needs a capability of its own.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Revocations {
+    #[prost(message, repeated, tag = "1")]
+    pub revocations: ::prost::alloc::vec::Vec<Revocation>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Revocation {
+    /// The Revocation.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// At most 4 096 in all.
+    #[prost(message, repeated, tag = "2")]
+    pub subjects: ::prost::alloc::vec::Vec<RevokedSubject>,
+    /// Milliseconds since 1970: only certificates that were issued before. 0: all of the subjects.
+    #[prost(uint64, tag = "3")]
+    pub issued_before: u64,
+    /// Nothing is refused yet. A proxy whose own certificate is about to be requests another one at
+    /// once. Without `issued_before` it has no meaning.
+    #[prost(bool, tag = "4")]
+    pub announced: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedSubject {
+    /// Absent: refuses the resource.
+    #[prost(oneof = "revoked_subject::Subject", tags = "1, 2, 3, 4")]
+    pub subject: ::core::option::Option<revoked_subject::Subject>,
+}
+/// Nested message and enum types in `RevokedSubject`.
+pub mod revoked_subject {
+    /// Absent: refuses the resource.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Subject {
+        #[prost(message, tag = "1")]
+        ServiceAccount(super::RevokedAccount),
+        /// Uid of the pod that certificates name.
+        #[prost(string, tag = "2")]
+        Pod(::prost::alloc::string::String),
+        /// Number of a certificate of any issuer: 1 to 20 bytes.
+        #[prost(bytes, tag = "3")]
+        Serial(::prost::alloc::vec::Vec<u8>),
+        /// What signed the certificates, as Certificate.authority.
+        #[prost(bytes, tag = "4")]
+        Issuer(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedAccount {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 /// What the proxy of the receiving pod logs and traces. Apart from Workload, so that a
 /// refused part of it leaves the modes in force.
@@ -2142,6 +2214,20 @@ pub struct Observed {
     /// Pods (namespace/name) whose stream ended.
     #[prost(string, repeated, tag = "3")]
     pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the replica has loaded of the certificate authority, in its first message and whenever
+    /// that changes. A replica that does not know the field sends none.
+    #[prost(message, optional, tag = "4")]
+    pub authority: ::core::option::Option<AuthorityStep>,
+}
+/// A step in the rotation of the certificate authority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthorityStep {
+    /// Counts up by one with every change of what is stored.
+    #[prost(uint64, tag = "1")]
+    pub step: u64,
+    /// The roots in use, as ProxyStatus.trusts has them.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What one proxy needs and what it has acknowledged.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -20,6 +20,8 @@ pub const ROUTES: &str = "routes";
 pub const PLACE: &str = "place";
 /// What the receiving pod may call outside the mesh.
 pub const EGRESS: &str = "egress";
+/// Whose certificates are refused.
+pub const REVOCATIONS: &str = "revocations";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -70,6 +72,7 @@ pub enum Name<'a> {
     Routes,
     Place,
     Egress,
+    Revocations,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -115,6 +118,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         ROUTES => Name::Routes,
         PLACE => Name::Place,
         EGRESS => Name::Egress,
+        REVOCATIONS => Name::Revocations,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -182,6 +186,7 @@ impl fmt::Display for Name<'_> {
             Self::Routes => ROUTES.to_owned(),
             Self::Place => PLACE.to_owned(),
             Self::Egress => EGRESS.to_owned(),
+            Self::Revocations => REVOCATIONS.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -243,6 +248,7 @@ mod tests {
                 host: "api.pay.example",
                 port: 443,
             },
+            Name::Revocations,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",

@@ -49,6 +49,7 @@ mod tests {
             version: "old".to_owned(),
             content: Some(Content::Bundle(v1::Bundle {
                 roots: vec![root.to_vec()],
+                ..v1::Bundle::default()
             })),
         }
     }

@@ -24,6 +24,19 @@ are no values: those of a former chart come back by --reuse-values or -f, with i
 {{- with include "weft.digest" . }}@{{ . }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 
+{{/*
+The processors that the images are built for, as a JSON list. A release packs them beside its
+digests; of images of one's own, by tag or digest, no more than amd64 is known.
+*/}}
+{{- define "weft.architectures" -}}
+{{- $image := .Values.image -}}
+{{- $packed := dict -}}
+{{- if not (or $image.tag (compact (values ($image.digests | default dict)))) -}}
+{{- $packed = .Files.Get "image-digests.yaml" | fromYaml -}}
+{{- end -}}
+{{- $image.architectures | default (get $packed "architectures") | default (list "amd64") | toJson -}}
+{{- end -}}
+
 {{/* The proxy's version. Its digest is of this chart's version, whatever the tag is. */}}
 {{- define "weft.proxyVersion" -}}
 {{- $image := .Values.image -}}
@@ -130,20 +143,41 @@ not have is off.
 {{- if eq (get (.Values.capture | default dict) "mode" | toString) "node" }}true{{ end -}}
 {{- end -}}
 
+{{/* Where the issuer comes from, as a JSON object; values of a former chart do not have it. */}}
+{{- define "weft.issuer" -}}
+{{- $issuer := .Values.identity.issuer | default dict -}}
+{{- $roots := $issuer.roots | default dict -}}
+{{- dict
+  "source" ($issuer.source | default "generated")
+  "secretName" ($issuer.secretName | default "")
+  "configMap" ($roots.configMap | default "")
+  "key" ($roots.key | default "ca.crt")
+  | toJson -}}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}
 {{- end -}}
 
 {{/*
-Which nodes a pod may run on, and whose images it may pull: those of a part's values;
-called with (list $ "controller"). The images are built for one kind of node.
+Which nodes a pod may run on, and whose images it may pull: those of a part's values; called with
+(list $ "controller" AFFINITY). One processor is a selector. Several are an expression in each term
+of the affinity, unless the values select one: a selector names one value.
 */}}
 {{- define "weft.nodes" -}}
 {{- $root := index . 0 -}}
 {{- $part := index $root.Values (index . 1) -}}
+{{- $architectures := include "weft.architectures" $root | fromJsonArray -}}
+{{- $selector := merge (dict) ($part.nodeSelector | default dict) (dict "kubernetes.io/os" "linux") -}}
+{{- $affinity := index . 2 | default dict -}}
+{{- if eq (len $architectures) 1 -}}
+{{- $selector = merge $selector (dict "kubernetes.io/arch" (first $architectures)) -}}
+{{- else if not (hasKey $selector "kubernetes.io/arch") -}}
+{{- $affinity = include "weft.affinity" (list $affinity $architectures) | fromJson -}}
+{{- end -}}
 nodeSelector:
-  {{- merge (dict) ($part.nodeSelector | default dict) (dict "kubernetes.io/os" "linux" "kubernetes.io/arch" "amd64") | toYaml | nindent 2 }}
+  {{- toYaml $selector | nindent 2 }}
 {{- with $part.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
@@ -152,6 +186,34 @@ tolerations:
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with $affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/*
+An affinity with one of these processors in each of its required terms, as JSON; called with
+(list AFFINITY ARCHITECTURES). An empty term matches no node, and stays empty.
+*/}}
+{{- define "weft.affinity" -}}
+{{- $affinity := index . 0 -}}
+{{- $one := dict "key" "kubernetes.io/arch" "operator" "In" "values" (index . 1) -}}
+{{- $name := "requiredDuringSchedulingIgnoredDuringExecution" -}}
+{{- $nodes := get $affinity "nodeAffinity" | default dict -}}
+{{- $required := get $nodes $name | default dict -}}
+{{- $terms := list -}}
+{{- range get $required "nodeSelectorTerms" | default list -}}
+{{- if or .matchExpressions .matchFields -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" (append (.matchExpressions | default list) $one)) .) -}}
+{{- else -}}
+{{- $terms = append $terms . -}}
+{{- end -}}
+{{- else -}}
+{{- $terms = list (dict "matchExpressions" (list $one)) -}}
+{{- end -}}
+{{- $required = merge (dict "nodeSelectorTerms" $terms) $required -}}
+{{- merge (dict "nodeAffinity" (merge (dict $name $required) $nodes)) $affinity | toJson -}}
 {{- end -}}
 
 {{/*
@@ -184,11 +246,7 @@ topologySpreadConstraints:
 {{- with $root.Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{ include "weft.nodes" . }}
-{{- with $part.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{ include "weft.nodes" (append . $part.affinity) }}
 {{- end -}}
 
 {{/* Volumes of a part's pods and where its container mounts them; called with (list $ "controller"). */}}

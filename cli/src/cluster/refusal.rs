@@ -277,6 +277,12 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
         // The right to harm calls has a role of its own.
         (crds::weft::GROUP, "faultexperiments") => "ClusterRole weft-fault-operator".to_owned(),
+        (_, "certificateauthorities") if verb == "patch" => {
+            "ClusterRole weft-incident".to_owned()
+        }
+        (_, "revocations") if !["get", "list", "watch"].contains(&verb) => {
+            "ClusterRole weft-incident".to_owned()
+        }
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
             "ClusterRole edit".to_owned()

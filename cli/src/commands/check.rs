@@ -2,6 +2,7 @@
 //! one works.
 
 mod applications;
+mod authority;
 mod control;
 mod data;
 mod egress;

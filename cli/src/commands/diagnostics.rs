@@ -39,6 +39,14 @@ const READ: &[(&str, &str)] = &[
         "/apis/coordination.k8s.io/v1/namespaces/{weft}/leases",
     ),
     (
+        "weft/certificateauthorities.json",
+        "/apis/weft.dev/v1alpha1/certificateauthorities",
+    ),
+    (
+        "weft/revocations.json",
+        "/apis/weft.dev/v1alpha1/revocations",
+    ),
+    (
         "webhooks/mutating.json",
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector",
     ),

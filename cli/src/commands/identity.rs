@@ -1,7 +1,10 @@
-//! `weft identity`: shows the identities of pods, as their proxies present them to others.
+//! `weft identity`: shows the identities of pods, as their proxies present them to others, and those
+//! of the authority that signs them, which it can have rotated. It can revoke identities, too.
 
 mod certificate;
 mod pods;
+mod revoke;
+mod rotate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -15,13 +18,15 @@ use tokio::time::timeout;
 
 use self::certificate::Certificate;
 use self::pods::{PodName, Row};
+use self::revoke::Revoke;
+use self::rotate::Rotate;
 use super::{ClusterCommand, proxies};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::{Format, NARROW};
+use crate::output::{Format, NARROW, number};
 
 /// What can be named: pods by themselves, by their account or by their workload.
 pub(super) const KINDS: &[ResourceKind] = &[
@@ -41,34 +46,87 @@ const MOST: usize = 20;
 const AT_ONCE: usize = 8;
 /// How long all of them together are waited for; each has the time of one request.
 const WITHIN: Duration = Duration::from_secs(30);
+/// What is typed in the place of a resource to have the authority rotated.
+const ROTATE: &str = "rotate";
+/// The same to have an identity revoked.
+const REVOKE: &str = "revoke";
 /// A pod whose proxy showed nothing, and why, unless it was not queried.
 type Silent = (PodName, Option<Failure>);
 
 /// Arguments of `weft identity`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Show the certificates of pods, or of the mesh's authority",
+    about = "Show the certificates of pods or of the mesh's authority, rotate that, or revoke some",
     long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy \
                   reports it by port-forward: SPIFFE id, serial, issuer, end, and when it is \
                   renewed. Of a proxy that the user may not query, or that does not answer within \
                   half a minute, and of all beyond 20, what controllers know of it. With --ca the \
-                  roots that proxies trust, and the issuer that signs below them.",
+                  roots that proxies trust, the issuer that signs below them, and on the error \
+                  stream the phase of the authority and what it waits for. rotate requests another \
+                  root, by the user's own right to patch CertificateAuthority weft (ClusterRole \
+                  weft-incident): a planned rotation waits for every proxy and loses nothing, one \
+                  with --compromise waits seconds and ends what was opened with certificates of \
+                  the old root. With --wait exit status 0 once the rotation has ended, 1 if it \
+                  does not run, 3 if it has not ended by then. revoke makes a Revocation of an \
+                  account, pod, node, certificate or issuer (sa/NAME, pod/NAME, node/NAME, \
+                  certificate/SERIAL, issuer/FINGERPRINT), by the user's own right to create one \
+                  (the same ClusterRole): every proxy refuses it within seconds. With \
+                  --keep-healthy only what was issued before now, so that the workload goes on.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub(crate) struct Identity {
     /// pod, sa, deploy, sts, ds, job, cj, ro, rs or rc, or one as KIND/NAME; all meshed pods
-    /// without it
+    /// without it; or rotate, or revoke
     #[arg(value_name = "RES")]
     resource: Option<String>,
+    /// Of revoke: sa, pod, node, certificate or issuer, as KIND/NAME
+    #[arg(value_name = "SUBJECT")]
+    subject: Option<String>,
     /// The roots of the mesh, and the issuer
     #[arg(long, conflicts_with = "resource")]
     ca: bool,
+    /// Of rotate: a key was stolen, so seconds count
+    #[arg(long)]
+    compromise: bool,
+    /// Of rotate: its name, of which no other one runs; of revoke: the object's; the time without it
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Of rotate: wait so long for its end
+    #[arg(long, value_name = "TIME", value_parser = number::at_least(Duration::ZERO), allow_hyphen_values = true)]
+    wait: Option<Duration>,
+    /// Of revoke: why, for Events and the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Of revoke: only certificates that were issued before now
+    #[arg(long)]
+    keep_healthy: bool,
+    /// Of revoke: make nothing, and show what would be made
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl ClusterCommand for Identity {
     const FORMATS: &'static [Format] = NARROW;
 
-    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
+        if let Some(revoke) = self.revokes()? {
+            global.in_one_namespace("an account or pod is of one namespace")?;
+            global.without_output("one line")?;
+            return revoke.must_be_readable();
+        }
+        if self.subject.is_some() || self.reason.is_some() || self.keep_healthy || self.dry_run {
+            let why = "a second name, --reason, --keep-healthy and --dry-run are for weft identity \
+                       revoke";
+            return Err(Failure::usage(why));
+        }
+        if self.rotates() {
+            global.in_cluster("the authority is in no namespace")?;
+            return global.without_output("one line");
+        }
+        if self.compromise || self.id.is_some() || self.wait.is_some() {
+            let why = "--compromise, --id and --wait are for weft identity rotate";
+            return Err(Failure::usage(why));
+        }
         self.named().map(drop)
     }
 
@@ -82,6 +140,18 @@ impl ClusterCommand for Identity {
     ) -> Result<Conclusion, Failure> {
         if self.ca {
             return print_authority(cluster, format, now, console).await;
+        }
+        if let Some(revoke) = self.revokes()? {
+            return revoke.run(cluster, now, console).await;
+        }
+        if self.rotates() {
+            let (compromise, id, wait) = (self.compromise, self.id.clone(), self.wait);
+            let rotate = Rotate {
+                compromise,
+                id,
+                wait,
+            };
+            return rotate.run(cluster, now, console).await;
         }
         let named = self.named()?;
         let of_pods = |named: &&Named| {
@@ -119,6 +189,32 @@ impl ClusterCommand for Identity {
 }
 
 impl Identity {
+    fn rotates(&self) -> bool {
+        self.resource.as_deref() == Some(ROTATE)
+    }
+
+    /// The Revocation that is to be made, if one is.
+    fn revokes(&self) -> Result<Option<Revoke<'_>>, Failure> {
+        if self.resource.as_deref() != Some(REVOKE) {
+            return Ok(None);
+        }
+        if self.compromise || self.wait.is_some() {
+            let why = "--compromise and --wait are for weft identity rotate";
+            return Err(Failure::usage(why));
+        }
+        let (Some(what), Some(reason)) = (&self.subject, &self.reason) else {
+            let why = "name what to revoke and why: weft identity revoke sa/web --reason TEXT";
+            return Err(Failure::usage(why));
+        };
+        Ok(Some(Revoke {
+            what,
+            reason,
+            name: self.id.as_deref(),
+            keep_healthy: self.keep_healthy,
+            dry_run: self.dry_run,
+        }))
+    }
+
     fn named(&self) -> Result<Option<Named>, Failure> {
         let why = "a certificate is that of the whole pod";
         let read = |text: &str| Named::read(text, KINDS)?.without_port(text, why);
@@ -239,6 +335,9 @@ async fn print_authority(
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
     pods::print_rows(&rows, "ROLE", false, here.now(now), format, console)?;
+    for note in rotate::notes(&here).await {
+        console.word(&note)?;
+    }
     Ok(Conclusion::Yes)
 }
 

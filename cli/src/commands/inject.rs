@@ -53,8 +53,8 @@ pub(crate) struct Inject {
                   same; write weft.dev/inject: disabled to keep one out. With --manual the sidecar \
                   is taken out, and all that was written with it: probes and hooks are what they \
                   were, but for names of ports, which are their numbers now, and schemes of probes \
-                  that were the default. A nodeSelector that inject --manual wrote stays and is \
-                  named, as its author is not known.",
+                  that were the default. A nodeSelector or nodeAffinity that inject --manual wrote \
+                  stays and is named, as its author is not known.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
 pub(crate) struct Uninject {

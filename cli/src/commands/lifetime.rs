@@ -48,24 +48,39 @@ fn time(text: &str) -> Option<SystemTime> {
 /// A day in seconds.
 const DAY: i64 = 86_400;
 
-/// Whole days until the first certificate of a PEM list ends; negative when it has. An
-/// error is a clause about the list.
-pub(super) fn days_left(pem: &[u8], now: SystemTime) -> Result<i64, String> {
+/// Whole days of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Days {
+    /// Negative when it has ended.
+    pub(super) left: i64,
+    pub(super) life: i64,
+}
+
+/// Of the certificate of a PEM list that ends first. An error is a clause about the list.
+pub(super) fn days_left(pem: &[u8], now: SystemTime) -> Result<Days, String> {
     let now = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| "this machine's clock is before 1970".to_owned())?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let mut soonest: Option<i64> = None;
+    let mut soonest: Option<(i64, i64)> = None;
     for block in Pem::iter_from_buffer(pem) {
         let block = block.map_err(|error| format!("is no PEM: {error}"))?;
         let certificate = block
             .parse_x509()
             .map_err(|error| format!("holds no certificate: {error}"))?;
-        let end = certificate.validity().not_after.timestamp();
-        soonest = Some(soonest.map_or(end, |soonest| soonest.min(end)));
+        let validity = certificate.validity();
+        let (end, begin) = (
+            validity.not_after.timestamp(),
+            validity.not_before.timestamp(),
+        );
+        soonest = Some(soonest.map_or((end, begin), |soonest| soonest.min((end, begin))));
     }
-    let soonest = soonest.ok_or("holds no certificate")?;
-    Ok(soonest.saturating_sub(now).div_euclid(DAY))
+    let (end, begin) = soonest.ok_or("holds no certificate")?;
+    let days_since = |then: i64| end.saturating_sub(then).div_euclid(DAY);
+    Ok(Days {
+        left: days_since(now),
+        life: days_since(begin),
+    })
 }
 
 /// Whether the first certificate of a PEM list is one of another list. What cannot be read

@@ -25,7 +25,7 @@ const DEFINITION: &str = "CustomResourceDefinition";
 
 /// apiVersion, kind and name of what the chart makes in no namespace, in the order in which it
 /// goes: first what the API server calls, then bindings, then what they bind.
-const OBJECTS: [(&str, &str, &str); 30] = [
+const OBJECTS: [(&str, &str, &str); 31] = [
     (ADMISSION, "MutatingWebhookConfiguration", "weft-injector"),
     (
         ADMISSION,
@@ -57,6 +57,7 @@ const OBJECTS: [(&str, &str, &str); 30] = [
     (RBAC, "ClusterRole", "weft-aggregated"),
     (RBAC, "ClusterRole", "weft-controller"),
     (RBAC, "ClusterRole", "weft-fault-operator"),
+    (RBAC, "ClusterRole", "weft-incident"),
     (RBAC, "ClusterRole", "weft-injector"),
     (RBAC, "ClusterRole", "weft-leave"),
     (RBAC, "ClusterRole", "weft-leave-aggregated"),
@@ -119,8 +120,13 @@ impl Uninstall {
         let metadata = format!("name: {name}, namespace: {namespace}");
         console.line(&manifest(RBAC, kind, &metadata))?;
         if self.definitions {
-            for kind in kinds::all() {
-                let metadata = format!("name: {}", kind.definition());
+            let all = kinds::all().into_iter().map(|kind| kind.definition());
+            let cluster_wide = [
+                kinds::authority_definition(),
+                kinds::revocation_definition(),
+            ];
+            for name in all.chain(cluster_wide) {
+                let metadata = format!("name: {name}");
                 console.line(&manifest(EXTENSIONS, DEFINITION, &metadata))?;
             }
         } else {
@@ -267,6 +273,6 @@ mod tests {
         let first = kinds.iter().position(|kind| kind == "ClusterRole");
         assert!(last < first, "{kinds:?}");
         let all = printed("weft uninstall --definitions");
-        assert_eq!(all.len(), objects.len() + kinds::all().len());
+        assert_eq!(all.len(), objects.len() + kinds::all().len() + 2);
     }
 }

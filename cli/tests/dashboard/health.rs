@@ -95,7 +95,8 @@ async fn refusals_by_policy_alone_are_excused() {
             | Reason::NoIdentity
             | Reason::Limit
             | Reason::ShadowWrite
-            | Reason::EgressDenied => "ok",
+            | Reason::EgressDenied
+            | Reason::Revoked => "ok",
             // If mutual TLS is strict and no controller responds: others may be called.
             Reason::UnknownDestination
             | Reason::NoBackend

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use model::PodId;
+use model::revoked::RevocationSet;
 use policy::name::SpiffeId;
 use runtime::keyed_semaphore::KeyedSemaphore;
 use runtime::rate::{Allowance, Rates};
@@ -26,10 +27,14 @@ use tonic::async_trait;
 use tracing::{info, warn};
 use wire::v1;
 
-use super::{Authority, SigningError};
+use super::Authority;
 use crate::latest_model::LatestModel;
 use crate::metrics::{CertifyMetrics, CertifyResult};
 use crate::settings::AUDIENCE;
+
+mod refusal;
+
+pub use self::refusal::Refusal;
 
 /// Reviews under way at one time. A review takes milliseconds, so this is
 /// thousands a second; more would only queue in the API server.
@@ -66,6 +71,7 @@ const TOKEN_LIMIT: usize = 16 * 1024;
 const CSR_LIMIT: usize = 8 * 1024;
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// What the API server says about a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +95,8 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     async fn review(&self, token: &str) -> Result<Review, kube::Error>;
     /// Uid of the pod of this name, if there is one.
     async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error>;
+    /// What is revoked; `None` while that is not known.
+    fn revocations(&self) -> Option<Arc<RevocationSet>>;
 }
 
 /// The bearer of a token: a pod.
@@ -98,88 +106,8 @@ pub(crate) struct Bearer {
     service_account: String,
     pod: String,
     uid: String,
-}
-
-/// Why no certificate was issued.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// Missing or oversized token or request.
-    #[error("the request is not usable: {0}")]
-    BadRequest(String),
-    /// The API server does not accept the token.
-    #[error("the API server does not accept the token: {0}")]
-    NotAuthenticated(String),
-    /// The token is for another audience.
-    #[error("the token is not for audience {AUDIENCE}")]
-    WrongAudience,
-    /// The token is no pod's.
-    #[error("the token belongs to {0:?}, which is no service account")]
-    NotAServiceAccount(String),
-    /// The token is not bound to a pod.
-    #[error("the token is not bound to a pod: it must be a projected one")]
-    NotBound,
-    /// The pod is gone.
-    #[error("pod {0} of the token does not exist any more")]
-    PodGone(String),
-    /// Too many at once.
-    #[error("too many requests at once, try again")]
-    Overloaded,
-    /// Too many of one caller.
-    #[error("{who} requests certificates too often, try again in {} ms", wait.as_millis())]
-    Throttled {
-        /// An address or a pod.
-        who: String,
-        /// When it may request again.
-        wait: Duration,
-    },
-    /// The API server could not be queried.
-    #[error("the API server could not be reached, try again: {0}")]
-    Unavailable(String),
-    /// There is no authority to sign with.
-    #[error("certificates cannot be signed now, try again: {0}")]
-    CannotSign(String),
-}
-
-impl From<SigningError> for Refusal {
-    fn from(error: SigningError) -> Self {
-        match error {
-            SigningError::BadRequest(why) => Self::BadRequest(why),
-            SigningError::Unavailable(why) => Self::CannotSign(why),
-        }
-    }
-}
-
-impl Refusal {
-    /// The label under which it is counted.
-    pub fn outcome(&self) -> CertifyResult {
-        match self {
-            Self::BadRequest(_) => CertifyResult::BadRequest,
-            Self::NotAuthenticated(_) => CertifyResult::NotAuthenticated,
-            Self::WrongAudience => CertifyResult::WrongAudience,
-            Self::NotAServiceAccount(_) => CertifyResult::NotAServiceAccount,
-            Self::NotBound => CertifyResult::NotBound,
-            Self::PodGone(_) => CertifyResult::PodGone,
-            Self::Overloaded => CertifyResult::Overloaded,
-            Self::Throttled { .. } => CertifyResult::Throttled,
-            Self::Unavailable(_) => CertifyResult::Unavailable,
-            Self::CannotSign(_) => CertifyResult::CannotSign,
-        }
-    }
-}
-
-impl From<Refusal> for tonic::Status {
-    fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
-        match refusal {
-            Refusal::BadRequest(_) => Self::invalid_argument(message),
-            Refusal::NotAuthenticated(_) | Refusal::WrongAudience => Self::unauthenticated(message),
-            Refusal::NotAServiceAccount(_) | Refusal::NotBound | Refusal::PodGone(_) => {
-                Self::permission_denied(message)
-            }
-            Refusal::Overloaded | Refusal::Throttled { .. } => Self::resource_exhausted(message),
-            Refusal::Unavailable(_) | Refusal::CannotSign(_) => Self::unavailable(message),
-        }
-    }
+    /// `None`: of an API server that does not name it.
+    node: Option<String>,
 }
 
 /// Issues certificates to pods.
@@ -276,9 +204,8 @@ impl Certifier {
             .map_err(throttled(pod))?;
         self.must_exist(&bearer).await?;
         let names = self.names(&bearer)?;
-        let issued = self
-            .authority
-            .issue(&request.csr, &names, SystemTime::now(), self.ttl)?;
+        let now = self.dated(&bearer, &names.spiffe, SystemTime::now())?;
+        let issued = self.authority.issue(&request.csr, &names, now, self.ttl)?;
         info!(
             identity = names.spiffe.as_str(),
             pod = bearer.pod,
@@ -294,6 +221,27 @@ impl Certifier {
                 .collect(),
             roots: self.authority.roots_der(),
         })
+    }
+
+    /// As of when a certificate is issued: whatever this clock has, not before what a Revocation
+    /// refuses.
+    fn dated(
+        &self,
+        bearer: &Bearer,
+        id: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<SystemTime, Refusal> {
+        let Some(revocations) = self.cluster.revocations() else {
+            let why = "the objects of the cluster are not read yet";
+            return Err(Refusal::CannotSign(why.to_owned()));
+        };
+        let soonest = revocations
+            .issuance(id, Some(&bearer.uid), bearer.node.as_deref())
+            .map_err(|by| Refusal::Revoked {
+                who: format!("pod {}/{}", bearer.namespace, bearer.pod),
+                by: by.to_string(),
+            })?;
+        Ok(soonest.map_or(now, |soonest| soonest.max(now)))
     }
 
     async fn must_exist(&self, bearer: &Bearer) -> Result<(), Refusal> {
@@ -372,6 +320,7 @@ fn bearer(review: Review) -> Result<Bearer, Refusal> {
         service_account: service_account.to_owned(),
         pod: single(POD_NAME)?,
         uid: single(POD_UID)?,
+        node: single(NODE_NAME).ok(),
     })
 }
 
@@ -430,6 +379,12 @@ impl Cluster for KubeCluster {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let pod = api.get_metadata_opt(&pod.name).await?;
         Ok(pod.and_then(|pod| pod.metadata.uid))
+    }
+
+    fn revocations(&self) -> Option<Arc<RevocationSet>> {
+        let latest = self.latest.borrow();
+        let compiled = latest.as_ref()?;
+        Some(Arc::clone(&compiled.model.index.revocations))
     }
 }
 

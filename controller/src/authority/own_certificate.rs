@@ -20,8 +20,9 @@ const RETRY: Duration = Duration::from_secs(2);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the certificate that this replica serves with, and shows to its peers.
-/// Renewed as a proxy's is, and at once when the roots change or the clock is set back
-/// before its begin.
+/// Renewed as a proxy's is, and at once when the clock is set back before its begin, or when the
+/// roots or the issuer change: a former issuer may be revoked, and proxies would refuse all that
+/// it has signed.
 pub(crate) async fn keep_serving(
     authority: Authority,
     identity: SpiffeId,
@@ -31,7 +32,7 @@ pub(crate) async fn keep_serving(
     clock: Clock,
 ) {
     let trusted = authority.ready().await;
-    let mut roots = authority.roots_pem();
+    let (mut roots, mut signing) = (authority.roots_pem(), authority.signing());
     loop {
         let now = clock.now();
         let (renew, since) = match own_leaf(&authority, &trusted, &identity, ttl, now) {
@@ -58,6 +59,10 @@ pub(crate) async fn keep_serving(
                 () = clock.back_before(since) => break,
                 () = sleep(LOOK_EVERY) => {}
                 changed = roots.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                changed = signing.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use futures::StreamExt as _;
-use identity::authority::{BACKDATE, ISSUER_LIFE};
+use crds::weft::{AUTHORITY, CertificateAuthority};
+use futures::stream::select;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use identity::authority::{BACKDATE, BadAuthority, ISSUER_LIFE};
+use identity::rotation::{Source, State};
 use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -21,27 +24,28 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority, remaining, seconds,
+    Authority,
+    rotation::{Watched, put_issuer},
     secret::{
-        CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, SECRET, TRUST_DOMAIN,
-        date, fresh, fresh_api_root, last_manager, root_with_key, text,
+        self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
+        TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, root_with_key,
+        text,
     },
+    source::Held,
 };
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
+mod lives;
+mod rotating;
+
 /// A content that is refused for so long is written back by any replica.
 const HOLDER_HAS: Duration = Duration::from_secs(15);
 /// Pause after a failed load or write.
 const RETRY: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// An Event warns when a root has less than this.
-const ROOT_WARNING: Duration = DAY.saturating_mul(180);
-/// An Event warns when the issuer has less than this: ten days after it should
-/// have been replaced.
-const ISSUER_WARNING: Duration = DAY.saturating_mul(20);
 
 /// Waits until the API server has shown that the mesh, if there is one, has the trust domain of
 /// `own`. A controller that is configured with another must not take the Lease.
@@ -94,6 +98,8 @@ pub(crate) struct Reconciler {
     pub events: EventRecorder,
     /// What lives are measured by.
     pub clock: Clock,
+    /// What rotations are decided by.
+    pub watched: Watched,
 }
 
 opaque_debug!(Reconciler);
@@ -104,10 +110,7 @@ impl Reconciler {
     /// # Errors
     /// When the mesh turns out to have another trust domain before anything was loaded.
     pub(crate) async fn run(self) -> Result<(), CaError> {
-        let api = self.api();
-        let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
-        let config = config.timeout(WATCH_SECONDS);
-        let mut changes = pin!(watcher::watcher(api, config).default_backoff());
+        let mut changes = pin!(self.changes());
         let mut due = Instant::now();
         loop {
             tokio::select! {
@@ -116,14 +119,18 @@ impl Reconciler {
                     Some(Ok(_)) => {}
                     // What is due stays due, however often this happens.
                     Some(Err(error)) => {
-                        warn!(%error, "watching the authority's Secret failed");
+                        warn!(%error, "watching the authority's objects failed");
                         continue;
                     }
                     None => return Ok(()),
                 }
             }
-            let pause = match self.step(self.clock.now()).await {
-                Ok(()) => LOOK_EVERY,
+            let mut outcome = self.step(self.clock.now()).await;
+            if outcome.is_ok() {
+                outcome = self.rotate(self.clock.now()).await;
+            }
+            let pause = match outcome {
+                Ok(()) => self.pause(self.clock.now()),
                 Err(error @ CaError::TrustDomain { .. }) => {
                     // What is loaded stays in use: a user is changing it on purpose.
                     if self.authority.loaded().is_none() {
@@ -142,6 +149,19 @@ impl Reconciler {
         }
     }
 
+    /// Changes of the Secret, and of the object that users request rotations by. What they are is
+    /// read anew.
+    fn changes(&self) -> impl Stream<Item = Result<(), watcher::Error>> + use<> {
+        let named = |name: &str| {
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            config.timeout(WATCH_SECONDS)
+        };
+        let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
+        let secrets = watcher::watcher(self.api(), named(SECRET)).default_backoff();
+        let objects = watcher::watcher(objects, named(AUTHORITY)).default_backoff();
+        select(secrets.map_ok(|_| ()), objects.map_ok(|_| ()))
+    }
+
     fn api(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -149,7 +169,14 @@ impl Reconciler {
     /// One look at the Secret, with what follows from it.
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
         let secret = match self.api().get_opt(SECRET).await? {
-            Some(secret) => secret,
+            Some(secret) => {
+                if self.authority.loaded().is_none()
+                    && let Some(refused) = self.refused_at_start(&secret).await
+                {
+                    return Err(refused);
+                }
+                secret
+            }
             None => self.make(now).await?,
         };
         self.take(secret, now).await
@@ -193,7 +220,11 @@ impl Reconciler {
     async fn make(&self, now: SystemTime) -> Result<Secret, CaError> {
         let data = match self.authority.loaded() {
             Some(loaded) => loaded.data.clone(),
-            None => fresh(&self.authority.inner.own, now)?,
+            None => fresh(
+                &self.authority.inner.own,
+                self.watched.settings.root_life,
+                now,
+            )?,
         };
         let secret = Secret {
             metadata: ObjectMeta {
@@ -225,11 +256,20 @@ impl Reconciler {
         let Some(loaded) = self.authority.loaded() else {
             return Ok(());
         };
-        let reverted = secret.data.as_mut().and_then(|data| data.remove(ROOT_CRT));
+        let mut found = secret.data.take().unwrap_or_default();
+        let reverted = State {
+            step: secret::step(&found),
+            ..State::default()
+        };
         let mut data = loaded.data.clone();
-        data.extend(reverted.map(|roots| (REVERTED.to_owned(), roots)));
+        data.extend(
+            found
+                .remove(ROOT_CRT)
+                .map(|roots| (REVERTED.to_owned(), roots)),
+        );
         secret.data = Some(data);
-        self.write(&mut secret, now).await?;
+        let state = loaded.state.written_over(&reverted);
+        self.write(&mut secret, &state, now).await?;
         info!("certificate authority written back");
         Ok(())
     }
@@ -249,16 +289,20 @@ impl Reconciler {
             if loaded.data.contains_key(TRUST_DOMAIN) {
                 return Ok(());
             }
-            self.write(secret, now).await?;
+            self.write(secret, &loaded.state.stepped(), now).await?;
             info!("trust domain written into the authority's Secret");
             return Ok(());
         }
         let Some(root) = &loaded.root else {
-            warn!("the issuer should be replaced, and the root's key is not here to do it");
+            // The owner of a Secret renews it, which `Expiring` waits for.
+            if loaded.state.source == Source::Generated {
+                warn!("the issuer should be replaced, and the root's key is not here to do it");
+            }
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
-        self.replace(secret, &issuer, outside, now).await
+        self.replace(secret, &loaded.state, &issuer, outside, now)
+            .await
     }
 
     /// Makes the root of the aggregated APIs where there is none, and the next one when two thirds of
@@ -276,7 +320,7 @@ impl Reconciler {
         }
         let renewed = fresh_api_root(alive.map(Root::cert_pem), now)?;
         secret.data.get_or_insert_default().extend(renewed);
-        self.write(secret, now).await?;
+        self.write(secret, &loaded.state.stepped(), now).await?;
         info!("root of the aggregated APIs written");
         Ok(())
     }
@@ -291,11 +335,19 @@ impl Reconciler {
         let data = secret.data.get_or_insert_default();
         let roots_pem = text(data, ROOT_CRT)?;
         let roots = Roots::from_pem(&self.authority.inner.own, roots_pem)?;
-        let Some(root) = root_with_key(data, roots_pem)? else {
-            return Err(CaError::NoRootKey(outside));
+        let root = root_with_key(data, roots_pem)?;
+        let former = Issuer::from_pem(text(data, ISSUER_CRT)?, text(data, ISSUER_KEY)?)?;
+        let state = secret::state(data, &roots.ids(), &former).ok_or(BadAuthority::Certificate)?;
+        let issuer = match root {
+            Some(root) => successor(&root, &roots, now)?,
+            // Its owner may have renewed it meanwhile.
+            None => match self.held(&state, former.not_after(), now).await {
+                Held::Usable(found) if roots.ids().contains(&found.root_id) => found.issuer,
+                _ => return Err(CaError::NoRootKey(outside)),
+            },
         };
-        let issuer = successor(&root, &roots, now)?;
-        self.replace(&mut secret, &issuer, Some(outside), now).await
+        self.replace(&mut secret, &state, &issuer, Some(outside), now)
+            .await
     }
 
     /// Writes `issuer` and takes it into use. `outside`: why the one before it signed
@@ -303,6 +355,7 @@ impl Reconciler {
     async fn replace(
         &self,
         secret: &mut Secret,
+        state: &State,
         issuer: &Issuer,
         outside: Option<OutsideLife>,
         now: SystemTime,
@@ -310,15 +363,10 @@ impl Reconciler {
         let data = secret.data.get_or_insert_default();
         // Read by all replicas long ago.
         data.remove(REVERTED);
-        data.insert(
-            ISSUER_CRT.to_owned(),
-            ByteString(issuer.cert_pem().as_bytes().to_vec()),
-        );
-        data.insert(
-            ISSUER_KEY.to_owned(),
-            ByteString(issuer.key_pem().into_bytes()),
-        );
-        self.write(secret, now).await?;
+        put_issuer(issuer, data);
+        let id = issuer.id().ok_or(BadAuthority::Certificate)?;
+        self.write(secret, &state.with_issuer(id, None), now)
+            .await?;
         let Some(outside) = outside else {
             info!("issuer replaced");
             return Ok(());
@@ -335,51 +383,28 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes the Secret and takes it into use; `secret` is then as it was written. Fails on a
-    /// conflict, because the resource version that was read is in it.
-    async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
+    /// Writes the Secret with this state and takes it into use; `secret` is then as it was written.
+    /// Fails on a conflict, because the resource version that was read is in it.
+    async fn write(
+        &self,
+        secret: &mut Secret,
+        state: &State,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
         let trust_domain = self.authority.inner.own.trust_domain();
         let data = secret.data.get_or_insert_default();
+        data.insert(ROTATION.to_owned(), ByteString(serde_json::to_vec(state)?));
         data.entry(TRUST_DOMAIN.to_owned())
             .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
         let written = self
             .api()
             .replace(SECRET, &PostParams::default(), secret)
             .await?;
+        self.watched
+            .note_clock(clock_difference(&written.metadata, now));
         self.authority.load(&written, now)?;
         *secret = written;
         Ok(())
-    }
-
-    fn measure(&self, now: SystemTime) {
-        let Some(loaded) = self.authority.loaded() else {
-            self.metrics.issuer_seconds.set(0);
-            return;
-        };
-        let issuer = remaining(loaded.issuer.not_after(), now);
-        self.metrics.issuer_seconds.set(issuer);
-        let root = loaded
-            .root
-            .as_ref()
-            .map(|root| remaining(root.not_after(), now));
-        if let Some(root) = root {
-            self.metrics.root_seconds.set(root);
-        }
-        if !self.leadership.is_held() {
-            return;
-        }
-        if issuer < seconds(ISSUER_WARNING) {
-            self.warn(
-                "IssuerEnds",
-                "the issuer of the mesh's certificates ends soon and has not been replaced",
-            );
-        }
-        if root.is_some_and(|root| root < seconds(ROOT_WARNING)) {
-            self.warn(
-                "RootEnds",
-                "the root of the mesh's certificates ends within 180 days",
-            );
-        }
     }
 
     fn report_reverted(&self, secret: &Secret, missing: usize) {

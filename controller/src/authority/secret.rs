@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub(crate) use crds::objects::CA_SECRET as SECRET;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
-use identity::verify::BadRoots;
+use identity::rotation::State;
+use identity::verify::{AuthorityId, BadRoots};
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use policy::name::SpiffeId;
 
@@ -21,6 +23,14 @@ pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const ISSUER_CRT: &str = "issuer.crt";
 pub(super) const ISSUER_KEY: &str = "issuer.key";
 pub(super) const TRUST_DOMAIN: &str = "trust-domain";
+/// The root that will sign, while it is brought to everything that verifies: with its key, or with
+/// the issuer that its owner made below it. No former version reads these.
+pub(super) const NEXT_ROOT_CRT: &str = "next.root.crt";
+pub(super) const NEXT_ROOT_KEY: &str = "next.root.key";
+pub(super) const NEXT_ISSUER_CRT: &str = "next.issuer.crt";
+pub(super) const NEXT_ISSUER_KEY: &str = "next.issuer.key";
+/// See [`identity::rotation::State`].
+pub(super) const ROTATION: &str = "rotation.json";
 /// The root of the aggregated APIs, then the one before it.
 pub(super) const API_CRT: &str = "api.crt";
 pub(super) const API_KEY: &str = "api.key";
@@ -74,6 +84,20 @@ pub(crate) enum CaError {
         /// Where the Secret is.
         namespace: String,
     },
+    /// A replica that starts waits for those that run.
+    #[error(
+        "{SECRET}: its first root is not among those of CertificateAuthority weft, as after the restore of a backup: it is taken a minute after the start unless a running controller writes its own back"
+    )]
+    Restored,
+    /// A replica that starts takes no root whose key is known.
+    #[error(
+        "{SECRET}: its first root was taken out by a Compromise, since its key is known (RootRetired): \
+         restore a later content, or, to trust it again, delete CertificateAuthority weft"
+    )]
+    RootRetired,
+    /// The state of a rotation cannot be written.
+    #[error("{SECRET}: {ROTATION} cannot be written: {0}")]
+    State(#[from] serde_json::Error),
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] kube::Error),
@@ -181,6 +205,43 @@ pub(super) fn fresh_api_root(
     Ok([pair(API_CRT, pem), pair(API_KEY, root.key_pem())])
 }
 
+/// What a content says of its step and rotation, or what follows from its certificates where that
+/// does not describe them: a person or a former version may have written one without the other.
+/// `ids`: of its roots, the one that signs first.
+pub(super) fn state(
+    data: &BTreeMap<String, ByteString>,
+    ids: &[AuthorityId],
+    issuer: &Issuer,
+) -> Option<State> {
+    let issuer = issuer.id()?;
+    let root = *ids.first()?;
+    let stored = data.get(ROTATION);
+    let stored = stored.and_then(|text| serde_json::from_slice::<State>(&text.0).ok());
+    let Some(mut stored) = stored else {
+        return Some(State::of(root, issuer));
+    };
+    if !stored.describes(ids) {
+        return Some(stored.corrected(root, issuer));
+    }
+    // A former version renews the issuer and knows nothing of this.
+    if !stored.issuers.contains(&issuer) {
+        stored.issuers.push(issuer);
+    }
+    Some(stored)
+}
+
+/// The step alone, of a content that may not be usable.
+pub(super) fn step(data: &BTreeMap<String, ByteString>) -> u64 {
+    let stored = data.get(ROTATION);
+    let stored = stored.and_then(|text| serde_json::from_slice::<State>(&text.0).ok());
+    stored.map_or(0, |state| state.step)
+}
+
+/// A text as a field of the Secret.
+pub(super) fn field(key: &str, text: impl Into<Vec<u8>>) -> (String, ByteString) {
+    (key.to_owned(), ByteString(text.into()))
+}
+
 /// The trust domain that the Secret names. A value that is not text is some other
 /// trust domain than any.
 pub(super) fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {
@@ -196,18 +257,28 @@ pub(super) fn last_manager(secret: &Secret) -> &str {
     manager.unwrap_or("unknown")
 }
 
+/// By how many seconds the clock of the API server differs from `now`, by what it recorded of this
+/// write. None where it records nothing.
+pub(super) fn clock_difference(meta: &ObjectMeta, now: SystemTime) -> Option<u64> {
+    let entries = meta.managed_fields.iter().flatten();
+    let last = entries.filter_map(|entry| entry.time.as_ref()).max()?;
+    let now = Timestamp::try_from(now).ok()?;
+    Some(now.as_second().abs_diff(last.0.as_second()))
+}
+
 /// The signing root stands first in the list.
 pub(super) fn first_certificate(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----";
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
 }
 
-/// A new root and a new issuer, and the root of the aggregated APIs.
+/// A new root of this life and a new issuer, and the root of the aggregated APIs.
 pub(super) fn fresh(
     own: &SpiffeId,
+    root_life: Duration,
     now: SystemTime,
 ) -> Result<BTreeMap<String, ByteString>, BadAuthority> {
-    let root = Root::generate(now, ROOT_LIFE)?;
+    let root = Root::generate(now, root_life)?;
     let issuer = root.issuer(now, ISSUER_LIFE)?;
     let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
     let mut data = BTreeMap::from([

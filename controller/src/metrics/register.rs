@@ -146,6 +146,16 @@ fn authority(metrics: &AuthorityMetrics, registry: &mut Registry) {
         "Contents of Secret weft-ca that were refused because they lack a root in use",
         metrics.reverts.clone(),
     );
+    registry.register(
+        "rotation_phase",
+        "Phase of the root's rotation, by the holder of the Lease: 0 Steady, 1 Preparing, 2 Activating, 3 Retiring",
+        metrics.rotation_phase.clone(),
+    );
+    registry.register(
+        "proxies_trust",
+        "Proxies that trust the first root, by the holder of the Lease",
+        metrics.proxies_trust.clone(),
+    );
 }
 
 fn connections(metrics: &ConnectionMetrics, registry: &mut Registry) {

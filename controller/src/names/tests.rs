@@ -65,7 +65,8 @@ impl Bench {
             crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
         let (publish, latest) = watch::channel(None);
         let defaults = Defaults::default();
-        tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
+        let (_, signing) = watch::channel(BTreeSet::new());
+        tokio::spawn(crate::latest_model::run(worlds, publish, defaults, signing));
         let (hold, own, models) = (ready.hold("names"), Arc::clone(&dns), latest.clone());
         let metrics = NameMetrics::default();
         let counted = metrics.clone();

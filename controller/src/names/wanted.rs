@@ -162,13 +162,13 @@ mod tests {
             ("external/b.pay.example:443", "shop/api-1"),
             ("external/c.pay.example:80", "shop/client"),
             ("external/d.example:443", "shop/client"),
-            ("external/e.pay.example:443", "shop/nobody"),
+            ("external/e.pay.example:443", "shop/unknown"),
         ]);
         let (model, _) = shop().compile();
         let (hosts, has_strangers) = wanted(&model, &shop().world(), &names);
         let hosts: Vec<&str> = hosts.keys().map(|host| &**host).collect();
         assert_eq!(hosts, ["a.pay.example", "db.example"]);
-        assert!(has_strangers, "shop/nobody may come yet");
+        assert!(has_strangers, "shop/unknown may come yet");
     }
 
     /// Else a pod could use up the names of an object that does not admit it.

@@ -24,9 +24,11 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::acknowledgements::{Acknowledgements, OwnStream};
-pub(crate) use super::acknowledgements::{Consumer, ExternalNames};
+pub(crate) use super::acknowledgements::{Consumer, ExternalNames, ReplicaStep};
 use crate::metrics::ObservedMetrics;
 use crate::settings::caps::Caps;
+
+mod authority;
 
 /// Ended streams that a peer may still have to receive; a peer that is further behind gets
 /// everything anew.
@@ -185,14 +187,12 @@ impl Observed {
             inner.revision += 1;
             inner.retain_used(&state, &self.inner.metrics);
             let revision = inner.revision;
-            inner.own.insert(
-                key.clone(),
-                OwnStream {
-                    revision,
-                    stream,
-                    state,
-                },
-            );
+            let own = OwnStream {
+                revision,
+                stream,
+                state,
+            };
+            inner.own.insert(key.clone(), own);
             inner.merge(&key, None, Instant::now(), &self.inner.metrics);
             true
         });
@@ -201,11 +201,8 @@ impl Observed {
     /// Notes that a stream ended. A newer stream of the same pod stays.
     pub(crate) fn ended(&self, stream: u64, key: &str) {
         self.change(true, |inner| {
-            if inner
-                .own
-                .get(key)
-                .is_none_or(|current| current.stream != stream)
-            {
+            let current = inner.own.get(key);
+            if current.is_none_or(|current| current.stream != stream) {
                 return false;
             }
             let last = inner.own.remove(key).map(|own| own.state);
@@ -224,6 +221,7 @@ impl Observed {
     /// Takes in what a peer says.
     pub(crate) fn receive(&self, peer: IpAddr, news: v1::Observed) {
         self.change(false, |inner| {
+            let has_stepped = inner.note_step(peer, &news, Instant::now());
             // Each with its state so far, if that is not what the peer says now.
             let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
             let current = inner.peers.entry(peer).or_default();
@@ -250,7 +248,7 @@ impl Observed {
                     }
                 }
             }
-            let changed = !touched.is_empty();
+            let changed = !touched.is_empty() || has_stepped;
             for (key, last) in touched {
                 inner.merge(&key, last, Instant::now(), &self.inner.metrics);
             }
@@ -261,6 +259,9 @@ impl Observed {
     /// Forgets a peer that is gone.
     pub(crate) fn lost(&self, peer: IpAddr) {
         self.change(false, |inner| {
+            if let Some(step) = inner.replicas.as_mut().and_then(|all| all.get_mut(&peer)) {
+                *step = ReplicaStep::Unheard;
+            }
             let Some(current) = inner.peers.remove(&peer) else {
                 return false;
             };
@@ -326,12 +327,20 @@ impl Observed {
                 }
             }
         }
-        if messages.is_empty() && (full || !gone.is_empty()) {
+        let serves = state.serves.as_ref();
+        let serves = serves.filter(|(revision, _)| full || *revision > from);
+        if messages.is_empty() && (full || !gone.is_empty() || serves.is_some()) {
             messages.push(v1::Observed::default());
         }
         if let Some(first) = messages.first_mut() {
             first.full = full;
             first.gone = gone;
+            // That it reports steps at all.
+            first.authority = serves.map(|_| v1::AuthorityStep::default());
+        }
+        // The proxies that had connected before the step are received before it.
+        if let Some(last) = messages.last_mut() {
+            last.authority = serves.map(|(_, step)| step.clone());
         }
         (state.revision, messages)
     }
@@ -426,10 +435,8 @@ impl Observed {
     pub(crate) fn retained(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
-        let workload = state.retained.get(&workload);
-        let names = workload
-            .into_iter()
-            .flat_map(|current| current.names.keys());
+        let workload = state.retained.get(&workload).into_iter();
+        let names = workload.flat_map(|current| current.names.keys());
         names.map(|name| name.to_string()).collect()
     }
 
@@ -437,23 +444,19 @@ impl Observed {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.inner.state.lock();
-        (
-            state.own.len(),
-            state.peers.values().map(BTreeMap::len).sum(),
-        )
+        let of_peers = state.peers.values().map(BTreeMap::len).sum();
+        (state.own.len(), of_peers)
     }
 
     fn change(&self, own: bool, change: impl FnOnce(&mut Acknowledgements) -> bool) {
-        let changed = {
-            let mut state = self.inner.state.lock();
-            let changed = change(&mut state);
-            if std::mem::take(&mut state.external_changed) {
-                // Before the lock is given back, so that the newest comes last.
-                let names = Arc::new(state.external.clone());
-                self.inner.external.send_replace(names);
-            }
-            changed
-        };
+        let mut state = self.inner.state.lock();
+        let changed = change(&mut state);
+        if std::mem::take(&mut state.external_changed) {
+            // Before the lock is given back, so that the newest comes last.
+            let names = Arc::new(state.external.clone());
+            self.inner.external.send_replace(names);
+        }
+        drop(state);
         if changed {
             self.inner.all.send_modify(|count| *count += 1);
             if own {

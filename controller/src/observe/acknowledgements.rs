@@ -58,6 +58,10 @@ pub(super) struct Acknowledgements {
     /// Oldest revision from which a difference can still be computed.
     pub(super) floor: u64,
     pub(super) peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
+    /// What this replica serves of the certificate authority, and the revision of that.
+    pub(super) serves: Option<(u64, v1::AuthorityStep)>,
+    /// The same of the others, once it is known which there are.
+    pub(super) replicas: Option<BTreeMap<IpAddr, ReplicaStep>>,
     /// Last states of proxies without a stream.
     pub(super) away: HashMap<String, v1::ProxyState>,
     /// Which pods report what about an object, merged: object to pod to state.
@@ -101,6 +105,20 @@ pub(super) struct Believed {
     pub(super) destinations: Vec<Arc<str>>,
 }
 
+/// What another replica serves of the certificate authority.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ReplicaStep {
+    /// It has not been reached.
+    Unheard,
+    /// Its version does not report it.
+    Former,
+    Serves {
+        step: v1::AuthorityStep,
+        /// When it was reported first.
+        since: Instant,
+    },
+}
+
 pub(super) type Workload = (String, String);
 
 /// Names of endpoints resources of hosts outside the mesh, `external/HOST:PORT`, each with the pods
@@ -129,6 +147,34 @@ pub(super) struct ObjectProgress {
 }
 
 impl Acknowledgements {
+    /// Notes what a replica serves. True if that is news.
+    pub(super) fn note_step(&mut self, peer: IpAddr, news: &v1::Observed, at: Instant) -> bool {
+        let replicas = self.replicas.as_mut();
+        let Some(known) = replicas.and_then(|replicas| replicas.get_mut(&peer)) else {
+            return false;
+        };
+        let reported = match (&news.authority, news.full) {
+            (Some(step), _) => {
+                let since = match known {
+                    ReplicaStep::Serves {
+                        step: before,
+                        since,
+                    } if before.step == step.step => *since,
+                    _ => at,
+                };
+                ReplicaStep::Serves {
+                    step: step.clone(),
+                    since,
+                }
+            }
+            (None, true) => ReplicaStep::Former,
+            (None, false) => return false,
+        };
+        let is_news = *known != reported;
+        *known = reported;
+        is_news
+    }
+
     /// Puts what is believed about a pod at this moment into the indices. `last`: what was,
     /// if its stream has just ended somewhere.
     pub(super) fn merge(

@@ -261,6 +261,7 @@ impl Listener {
         let mut events = pin!(watcher::watcher(api, config).default_backoff());
         let mut slices: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut listed = BTreeMap::new();
+        let mut is_listed = false;
         let mut tasks: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -268,7 +269,10 @@ impl Listener {
                 Ok(Event::InitApply(slice)) => {
                     listed.insert(name(&slice), self.addresses(&slice));
                 }
-                Ok(Event::InitDone) => slices = std::mem::take(&mut listed),
+                Ok(Event::InitDone) => {
+                    slices = std::mem::take(&mut listed);
+                    is_listed = true;
+                }
                 Ok(Event::Apply(slice)) => {
                     slices.insert(name(&slice), self.addresses(&slice));
                 }
@@ -279,6 +283,10 @@ impl Listener {
                     warn!(%error, "watching the other replicas failed");
                     continue;
                 }
+            }
+            // Before that it is not known which there are, and a rotation would wait for none.
+            if !is_listed {
+                continue;
             }
             let wanted: BTreeSet<IpAddr> =
                 slices.values().flatten().copied().take(MAX_PEERS).collect();
@@ -297,6 +305,7 @@ impl Listener {
     }
 
     fn adjust(&self, wanted: &BTreeSet<IpAddr>, tasks: &mut BTreeMap<IpAddr, JoinHandle<()>>) {
+        self.observed.follow_replicas(wanted);
         tasks.retain(|peer, task| {
             let stays = wanted.contains(peer);
             if !stays {

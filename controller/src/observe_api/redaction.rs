@@ -124,7 +124,8 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::Routes
             | Name::Place
             | Name::Egress
-            | Name::External { .. },
+            | Name::External { .. }
+            | Name::Revocations,
         ) => None,
         // Of a controller that is newer than this one.
         None => Some(UNKNOWN.to_owned()),

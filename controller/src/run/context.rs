@@ -23,7 +23,7 @@ use crate::{
     },
     settings::Settings,
     shares::ShareRegistry,
-    trust_bundle::uninstalling::Uninstallation,
+    trust_bundle::{progress::Progress, uninstalling::Uninstallation},
 };
 
 /// Name of the Lease and of the Service of all replicas.
@@ -49,6 +49,8 @@ pub(super) struct Context {
     /// Runs of FaultExperiments that may harm calls.
     pub(super) grants: Grants,
     pub(super) uninstallation: Uninstallation,
+    /// How far the trust bundles are.
+    pub(super) bundle_progress: watch::Sender<Progress>,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -84,6 +86,7 @@ impl Context {
             live_queries: LiveQueries::new(metrics.live_queries.clone(), &metrics.limits),
             share_registry: ShareRegistry::default(),
             grants: Grants::default(),
+            bundle_progress: watch::Sender::default(),
             fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Context as _;
 use crds::labels;
 use identity::{CertHandle, Roots};
-use model::{Defaults, compiled::Compiled};
+use model::{Defaults, compiled::Compiled, revoked::RevocationContext, world::ObjectKey};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -30,6 +30,7 @@ use crate::{
         certify::{Certifier, KubeCluster},
         own_certificate,
         reconciler::Reconciler,
+        rotation::{Watched, follow_others},
         secret::CaError,
     },
     automation::{
@@ -119,7 +120,9 @@ pub(super) fn models(
         context.metrics.world.clone(),
         ready,
     );
-    runtime::task::spawn("compile", latest_model::run(worlds, publish, defaults));
+    let signing = context.authority.signing();
+    let compile = latest_model::run(worlds, publish, defaults, signing);
+    runtime::task::spawn("compile", compile);
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());
     runtime::task::spawn("gauges", gauges);
     let bundles = ca_bundles::follow(context.client.clone(), context.latest.clone(), feed.clone());
@@ -153,11 +156,20 @@ fn defaults(settings: &Settings) -> Defaults {
         udp_network_policies: settings.udp_network_policies,
         excluded_namespaces: Arc::clone(&settings.excluded_namespaces),
         tracing: settings.tracing.clone(),
+        revocation: Arc::new(RevocationContext {
+            controller: Some(ObjectKey::new(
+                &settings.namespace,
+                &settings.service_account,
+            )),
+            ..RevocationContext::default()
+        }),
     }
 }
 
 /// The certificate authority's Secret; ends with an error if it is another mesh's.
-pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
+pub(super) fn authority(context: &Context, ready: Ready) -> JoinHandle<Result<(), CaError>> {
+    let followed = follow_others(context.authority.clone(), context.observed.clone(), ready);
+    runtime::task::spawn("steps of others", followed);
     let reconciler = Reconciler {
         authority: context.authority.clone(),
         client: context.leading_client("authority"),
@@ -166,6 +178,14 @@ pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
         metrics: context.metrics.authority.clone(),
         events: context.events.clone(),
         clock: Clock::system(),
+        watched: Watched::new(
+            context.latest.clone(),
+            context.observed.clone(),
+            context.bundle_progress.subscribe(),
+            context.settings.authority.clone(),
+            context.settings.leaf_ttl,
+            &context.settings.pod_name,
+        ),
     };
     runtime::task::spawn("authority", reconciler.run())
 }
@@ -191,6 +211,7 @@ pub(super) fn statuses(context: &Context) {
         fleet: context.fleet.clone(),
         enforced: udp,
         gateway_api: context.settings.gateway_api,
+        events: context.events.clone(),
         written: context.metrics.statuses.clone(),
     };
     context.while_leading("status", move || status.clone().write());
@@ -287,6 +308,7 @@ pub(super) fn trust_bundles(context: &Context) {
         uninstallation: context.uninstallation.clone(),
         events: context.events.clone(),
         written: context.metrics.bundles.clone(),
+        progress: context.bundle_progress.clone(),
     };
     context.while_leading("bundle", move || bundle.clone().keep());
     let unfinished = Unfinished {

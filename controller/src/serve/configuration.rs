@@ -174,7 +174,7 @@ impl Configuration {
     /// Reads the newest model.
     ///
     /// # Errors
-    /// When the pod is gone.
+    /// When the pod is gone, or this replica must not serve it.
     pub(super) fn look(
         &mut self,
         pod: &PodId,
@@ -196,6 +196,11 @@ impl Configuration {
         let destinations = self.session.destinations();
         self.interest = compiled.model.interest(pod, destinations);
         self.seen = compiled.number();
+        if authority.is_late() {
+            return Err(Status::unavailable(
+                "this controller lags behind the others",
+            ));
+        }
         let bundle = bundle(authority, &compiled.model.index.shared);
         target.insert(bundle.resource.name.clone(), bundle);
         let urgent = self.session.is_urgent(&target);
@@ -285,11 +290,10 @@ pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
     before - names.len()
 }
 
-/// The trusted roots, one resource for all streams.
+/// The trusted roots and what a rotation needs, one resource for all streams.
 fn bundle(authority: &Authority, shared: &SharedResources) -> Arc<EncodedResource> {
-    let roots = authority.roots_der();
-    let content = v1::resource::Content::Bundle(v1::Bundle { roots });
-    shared.of(wire::names::BUNDLE, content)
+    let bundle = v1::Bundle::clone(&authority.bundle().borrow());
+    shared.of(wire::names::BUNDLE, v1::resource::Content::Bundle(bundle))
 }
 
 #[cfg(test)]

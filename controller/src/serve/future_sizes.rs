@@ -19,7 +19,7 @@ const CONNECTION: usize = 2816;
 /// Bytes of a stream while it waits.
 const STREAM: usize = 2000;
 /// Bytes of what a stream knows of its proxy, without what that points to.
-const PROXY: usize = 1072;
+const PROXY: usize = 1112;
 
 /// Bytes of the future of a function with four arguments, which need not be made.
 fn of_four<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {

@@ -26,7 +26,8 @@ use super::proxy_info::ProxyInfo;
 use super::queries::{self, ProxyQueries};
 use super::quota_shares::QuotaShares;
 use super::sent_grants::SentGrants;
-use super::stream::{ProxyStream, StreamEnd, Streams, taken_over};
+use super::stream::{ProxyStream, Streams};
+use super::stream_end::{self, RevokedPeer, StreamEnd, taken_over};
 use super::stream_owner::StreamOwner;
 use crate::fleet::Caller;
 use crate::observe::reports::Reporter;
@@ -128,13 +129,16 @@ async fn pod_of(streams: &Streams, identity: &PeerIdentity) -> Result<PodId, Sta
             "the pod does not run as the certificate's identity",
         ));
     }
-    Ok(pod)
+    match stream_end::revoked(&compiled, identity) {
+        Some(refusal) => Err(refusal),
+        None => Ok(pod),
+    }
 }
 
 /// What a stream begins with after its Hello.
 fn begin<'a>(
     streams: &'a Streams,
-    (pod, identity): (&PodId, &PeerIdentity),
+    (pod, identity): (&PodId, &'a PeerIdentity),
     mut hello: v1::Hello,
     opened: Instant,
     outbox: &'a Outbox,
@@ -173,6 +177,7 @@ fn begin<'a>(
         queries: ProxyQueries::of(&streams.live_queries, identity.pod_uid(), capabilities),
         configuration,
         proxy_info,
+        revoked: RevokedPeer::new(identity),
         outbox,
         paused,
         must_yield: false,

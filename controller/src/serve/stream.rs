@@ -31,6 +31,7 @@ use super::queries::{OUTBOX, ProxyQueries};
 use super::quota_shares::QuotaShares;
 use super::sent_grants::SentGrants;
 use super::session::ANSWER_TIMEOUT;
+use super::stream_end::{RevokedPeer, StreamEnd, taken_over};
 use super::stream_owner::StreamOwner;
 use crate::authority::Authority;
 use crate::fleet::Fleet;
@@ -101,26 +102,6 @@ pub(crate) struct Streams {
     pub limits: Reached,
 }
 
-/// Why a stream ends without the proxy's doing.
-pub(super) enum StreamEnd {
-    /// In order; the proxy opens another.
-    Over,
-    Refused(Status),
-}
-
-impl From<Status> for StreamEnd {
-    fn from(refusal: Status) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<watch::error::RecvError> for StreamEnd {
-    /// What the stream follows ends with the process.
-    fn from(_: watch::error::RecvError) -> Self {
-        Self::Over
-    }
-}
-
 impl Streams {
     pub(super) fn left_out(&self, pod: &PodId, names: usize) {
         if names == 0 {
@@ -133,11 +114,6 @@ impl Streams {
     }
 }
 
-/// The status of a stream that another one of its pod replaces.
-pub(super) fn taken_over() -> Status {
-    Status::aborted("newer streams of this pod have taken over")
-}
-
 /// A stream, a type for each concern.
 pub(super) struct ProxyStream<'a> {
     pub(super) shared: &'a Streams,
@@ -148,6 +124,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) grants: SentGrants,
     pub(super) queries: ProxyQueries,
     pub(super) proxy_info: ProxyInfo,
+    pub(super) revoked: RevokedPeer<'a>,
     pub(super) outbox: &'a Outbox,
     /// Until when nothing is read, because too much came.
     pub(super) paused: Option<Instant>,
@@ -163,7 +140,7 @@ impl ProxyStream<'_> {
         permit: &Share<Arc<str>>,
     ) -> Result<Infallible, StreamEnd> {
         let mut latest = self.shared.latest.clone();
-        let mut roots = self.shared.authority.roots_pem();
+        let mut bundle = self.shared.authority.bundle();
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.share_registry.given_changes();
@@ -188,7 +165,7 @@ impl ProxyStream<'_> {
                     changed?;
                     self.keep_up(&mut latest)?;
                 }
-                changed = roots.changed() => {
+                changed = bundle.changed() => {
                     changed?;
                     self.look(&mut latest)?;
                 }
@@ -219,6 +196,7 @@ impl ProxyStream<'_> {
         if now >= over {
             return Err(StreamEnd::Over);
         }
+        self.revoked.must_go_on(now)?;
         self.paused = self.paused.filter(|until| now < *until);
         if self.configuration.is_stuck(now) {
             return Err(Status::deadline_exceeded("a batch was not answered").into());
@@ -232,6 +210,7 @@ impl ProxyStream<'_> {
         if self.configuration.keep_up(pod, latest, authority)? {
             self.note();
         }
+        self.revoked.look(latest, Instant::now());
         Ok(())
     }
 
@@ -240,6 +219,7 @@ impl ProxyStream<'_> {
         let (pod, authority) = (self.owner.pod(), &self.shared.authority);
         self.configuration.look(pod, latest, authority)?;
         self.note();
+        self.revoked.look(latest, Instant::now());
         Ok(())
     }
 
@@ -384,7 +364,8 @@ impl ProxyStream<'_> {
         let later = self.send_grants()?.into_iter();
         let later = later
             .chain(self.send_breakers()?)
-            .chain(self.send_shares()?);
+            .chain(self.send_shares()?)
+            .chain(self.revoked.ends_at());
         Ok(later.fold(wake, Instant::min))
     }
 

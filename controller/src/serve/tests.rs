@@ -15,6 +15,7 @@ mod older;
 mod proxy_info;
 mod questions;
 mod replicas;
+mod revoked;
 mod shares;
 use bench::*;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, DynamicObject};
 use model::problem::{Condition, ObjectReport, ParentReport, few};
+use model::revoked::FoundPods;
 use model::world::kinds;
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::part::Part;
@@ -36,6 +37,8 @@ pub(super) struct Status {
     pub(super) breaker: Option<WrittenBreaker>,
     /// Of a route of the Gateway API: what is reported of each of its parents.
     pub(super) parents: Vec<ParentReport>,
+    /// Of a Revocation: the pods that its subjects mean.
+    pub(super) revoked: Vec<FoundPods>,
 }
 
 /// A status as it is stored.
@@ -88,6 +91,7 @@ impl Status {
             ],
             breaker: None,
             parents: parents.clone(),
+            revoked: Vec::new(),
         }
     }
 
@@ -301,6 +305,7 @@ impl Written {
             (current.generation, &current.summary, &current.target)
                 == (status.generation, &status.summary, &status.target)
                 && current.parents == status.parents
+                && current.revoked == status.revoked
                 && (accepted, resolved) == (new_accepted, new_resolved)
         })
     }

@@ -22,6 +22,7 @@ mod breaker;
 mod guarded;
 mod kinds;
 mod parents;
+mod revoked;
 mod too_old;
 mod unconverted;
 mod unmeshed;
@@ -51,6 +52,7 @@ impl Bench {
         let split = cluster::split("canary", "api", backends);
         api.put(PATH, split);
         let (models, latest) = watch::channel(Some(compiled(backends, 1)));
+        let (events, _) = EventRecorder::new(api.client(), "me", Counter::default());
         let writer = StatusWriter {
             client: api.client(),
             fleet: Fleet::new(latest.clone(), Counter::default()),
@@ -58,6 +60,7 @@ impl Bench {
             enforced: None,
             observed: Observed::settled(),
             gateway_api: true,
+            events,
             written: Counter::default(),
         };
         Self {

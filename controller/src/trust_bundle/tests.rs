@@ -38,6 +38,7 @@ async fn vanished_api_server_delays_bundle_copies_by_one_timeout() {
         events,
         uninstallation: Uninstallation::new(client, "weft-system"),
         written: Counter::default(),
+        progress: watch::Sender::default(),
     };
     api.vanish(true);
     let kept = tokio::spawn(bundle.keep());
@@ -61,6 +62,7 @@ impl Bench {
             events,
             uninstallation: Uninstallation::new(api.client(), "weft-system"),
             written: Counter::default(),
+            progress: watch::Sender::default(),
         };
         let mut bench = Self {
             api,
@@ -164,6 +166,31 @@ async fn new_namespace_gets_its_copy_when_it_is_seen() {
         .namespace(watcher::Event::Apply(Item(Ok(namespace("late")))));
     bench.settle("one").await;
     assert!(bench.api.read(&path("late")).is_some());
+}
+
+/// Where namespaces are made all the time, a rotation would wait for kubelets for ever.
+#[tokio::test(start_paused = true)]
+async fn new_namespace_begins_no_time_anew() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.watch("shop");
+    bench.bundle.show_progress(&bench.seen);
+    let complete = bench.bundle.progress.borrow().clone();
+    assert!(matches!(complete, Progress::Complete { .. }));
+    sleep(Duration::from_secs(60)).await;
+    let late = watcher::Event::Apply(Item(Ok(namespace("late"))));
+    bench.seen.namespace(late);
+    bench.bundle.show_progress(&bench.seen);
+    bench.settle("one").await;
+    bench.bundle.show_progress(&bench.seen);
+    bench.watch("late");
+    bench.bundle.show_progress(&bench.seen);
+    assert_eq!(*bench.bundle.progress.borrow(), complete);
+
+    bench.roots.send_replace(Arc::from("another"));
+    bench.bundle.show_progress(&bench.seen);
+    let behind = Progress::Behind(vec!["late".to_owned(), "shop".to_owned()]);
+    assert_eq!(*bench.bundle.progress.borrow(), behind);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use super::pod_resources::SHARE_ENV;
 use super::{CaptureMode, Settings, guaranteed, placement, pod};
 use crate::labels::quantity_in_milli;
 use crate::objects::{
-    API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
-    TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
+    API_TOKEN_FOLDER, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER, TOKEN_SECONDS,
+    TOKEN_VOLUME, TRUST_BUNDLE,
 };
 
 /// The one binary of the image.
@@ -50,7 +50,7 @@ pub(super) fn add(
     init.extend(others);
     spec.insert("initContainers".into(), init.into());
 
-    where_the_proxy_runs(spec);
+    placement::require(spec, &settings.architectures);
     let mut present = take_list(spec, "volumes");
     for volume in present.iter_mut().filter_map(Value::as_object_mut) {
         // Earlier versions had an emptyDir there, and a volume has one source.
@@ -98,18 +98,6 @@ fn kept(earlier: &Value) -> Value {
         container.insert("env".into(), others.into());
     }
     Value::Object(container)
-}
-
-/// In a cluster with nodes of several kinds the pod must not come where its proxy cannot
-/// start. A pod that requires such a node by itself has been refused before.
-fn where_the_proxy_runs(spec: &mut Map<String, Value>) {
-    let selector = spec.entry("nodeSelector").or_insert(Value::Null);
-    if selector.is_null() {
-        *selector = json!({});
-    }
-    if let Some(selector) = selector.as_object_mut() {
-        selector.insert(placement::ARCH.into(), ARCHITECTURE.into());
-    }
 }
 
 /// The named list of the spec, which is empty where it is missing or null.

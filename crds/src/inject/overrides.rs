@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Refusal, Releases, guaranteed};
+use super::{Architectures, Refusal, Releases, guaranteed};
 use crate::labels::{self, BadValue, quantity_in_milli};
 
 /// Read once, checked, with defaults filled in.
@@ -180,6 +180,8 @@ pub struct Settings {
     pub proxy_image: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub proxy_pull_policy: String,
+    /// Processors that this image is built for.
+    pub architectures: Architectures,
     /// Host and port of the controller.
     pub controller_address: String,
     /// Namespace of the controller.

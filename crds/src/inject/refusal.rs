@@ -40,15 +40,16 @@ pub enum Refusal {
     },
     /// The pod can only run on nodes that the proxy is not built for.
     #[error(
-        "{field} lets the pod run on nodes of {found} only, and the proxy is built for {}; let \
-         it run there, or label the pod weft.dev/inject=disabled",
-        crate::objects::ARCHITECTURE
+        "{field} lets the pod run on nodes of {found} only, and the proxy is built for {built}; \
+         let it run there, or label the pod weft.dev/inject=disabled"
     )]
     Architecture {
         /// Where it stands.
         field: String,
         /// What it requests.
         found: String,
+        /// What the proxy is built for.
+        built: String,
     },
     /// The proxy would never find its controller, and the pod never start.
     #[error(

@@ -22,6 +22,7 @@ fn settings() -> Settings {
     Settings {
         proxy_image: "example/weft/proxy:0.1.0".into(),
         proxy_pull_policy: "IfNotPresent".into(),
+        architectures: Architectures::default(),
         controller_address: "weft-controller.weft-system.svc.cluster.local.:8443".into(),
         controller_namespace: "weft-system".into(),
         trust_domain: "cluster.local".into(),

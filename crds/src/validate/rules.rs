@@ -45,6 +45,7 @@ FaultExperiment spec.fault: must hold delay, abort, refuse or reset | {"fault": 
 FaultExperiment spec.checks: each service once | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "a", "errorRate": {"max": "3%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "b", "errorRate": {"max": "3%"}}]}
 FaultExperiment spec.checks[].errorRate: must hold max, tolerance or both | {"checks": [{"service": "a", "errorRate": {}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}]}
 FaultExperiment spec.checks[].errorRate.max: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"max": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "90%"}}]}
+Revocation spec.subjects[]: must hold one of serviceAccount, pod, node, certificate and issuer | {"subjects": [{"node": {"name": "a"}, "certificate": {"serial": "5f3a90"}}]} | {"subjects": [{"node": {"name": "a"}}, {"certificate": {"serial": "5f3a90"}}]}
 FaultExperiment spec.checks[].errorRate.tolerance: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"tolerance": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"tolerance": "90%"}}]}
 ExternalService spec: must hold hosts, addresses or both | {"hosts": null, "addresses": []} | {"hosts": null}
 ExternalService spec: tls needs a serverName beside addresses | {"ports": [{"port": 80, "protocol": "HTTP", "tls": {}}]} | {"ports": [{"port": 80, "protocol": "HTTP", "tls": {}}], "addresses": []}
@@ -60,6 +61,7 @@ fn own(kind: &str, fields: &str) -> Value {
         "CanaryRelease" => yaml(include_str!("../weft/release.yaml")),
         "FaultExperiment" => yaml(include_str!("../weft/experiment.yaml")),
         "ExternalService" => yaml(include_str!("../weft/external.yaml")),
+        "Revocation" => yaml(include_str!("../weft/revocation.yaml")),
         _ => json!({"targetRef": {"kind": "Service", "name": "cart"}, "timeouts": {"idle": "1m"}}),
     };
     for (name, value) in fields.as_object().unwrap() {

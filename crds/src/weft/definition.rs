@@ -5,9 +5,11 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{
-    CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, ExternalService, ExternalServiceSpec,
+    AUTHORITY, CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, CertificateAuthority,
+    CertificateAuthoritySpec, CertificateAuthorityStatus, ExternalService, ExternalServiceSpec,
     ExternalServiceStatus, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus, GROUP,
-    TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
+    Revocation, RevocationSpec, RevocationStatus, TrafficPolicy, TrafficPolicySpec,
+    TrafficPolicyStatus, VERSION,
 };
 use crate::smi::{FAILING_PATH, schema};
 
@@ -19,8 +21,13 @@ const CANARY_RELEASE: &str = "crel";
 const FAULT_EXPERIMENT: &str = "fexp";
 /// Short name of ExternalService.
 const EXTERNAL_SERVICE: &str = "xs";
+/// Short name of CertificateAuthority.
+const CERTIFICATE_AUTHORITY: &str = "wca";
+/// Short name of Revocation.
+const REVOCATION: &str = "rev";
 
-/// The CustomResourceDefinitions of all kinds of this group, each with its plural.
+/// The CustomResourceDefinitions of the kinds of this group that users make in namespaces, each with
+/// its plural.
 pub fn definitions() -> Vec<(String, Value)> {
     vec![
         definition::<TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus>(
@@ -48,6 +55,37 @@ pub fn definitions() -> Vec<(String, Value)> {
             &external_columns(),
         ),
     ]
+}
+
+/// The CustomResourceDefinition of CertificateAuthority, with its plural. Its only object is made by
+/// the controller.
+pub fn authority_definition() -> (String, Value) {
+    let (plural, mut definition) =
+        definition::<CertificateAuthority, CertificateAuthoritySpec, CertificateAuthorityStatus>(
+            CERTIFICATE_AUTHORITY,
+            "The certificate authority of the mesh: its roots, its issuers, and their rotation.",
+            "What is asked of it. Empty when nothing is.",
+            &authority_columns(),
+        );
+    definition["spec"]["scope"] = "Cluster".into();
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["x-kubernetes-validations"] = json!([{
+        "rule": format!("self.metadata.name == '{AUTHORITY}'"),
+        "message": format!("must be named {AUTHORITY}: the mesh has one certificate authority"),
+    }]);
+    (plural, definition)
+}
+
+/// The CustomResourceDefinition of Revocation, with its plural. Its objects concern the whole mesh.
+pub fn revocation_definition() -> (String, Value) {
+    let (plural, mut definition) = definition::<Revocation, RevocationSpec, RevocationStatus>(
+        REVOCATION,
+        "Identities that every proxy and controller of the mesh refuses while the object is there.",
+        "What is revoked, and why.",
+        &revocation_columns(),
+    );
+    definition["spec"]["scope"] = "Cluster".into();
+    (plural, definition)
 }
 
 fn definition<K, Spec, Status>(
@@ -257,6 +295,78 @@ fn external_columns() -> Value {
             1
         ),
         age(),
+    ])
+}
+
+fn revocation_columns() -> Value {
+    json!([
+        text("Subjects", ".status.summary", "What is revoked."),
+        text(
+            "Issued-Before",
+            ".spec.issuedBefore",
+            "Only certificates that were issued before; all where it is empty."
+        ),
+        state(
+            "Accepted",
+            "Whether every subject can be understood and may be revoked.",
+            1
+        ),
+        resolved_refs(),
+        programmed(0),
+        condition(
+            "Message",
+            "Programmed",
+            "message",
+            "How many proxies refuse it.",
+            0
+        ),
+        column(
+            "Wrong",
+            "string",
+            FAILING_PATH,
+            "What is wrong, by the first condition that is False.",
+            1
+        ),
+        age(),
+    ])
+}
+
+fn authority_columns() -> Value {
+    json!([
+        text("Phase", ".status.phase", "What the authority does."),
+        text("Source", ".status.source", "Where its issuer comes from."),
+        text(
+            "Root-Ends",
+            ".status.rootEnds",
+            "How long its root is valid."
+        ),
+        text(
+            "Issuer-Ends",
+            ".status.issuerEnds",
+            "How long its issuer is valid."
+        ),
+        text(
+            "Trusting",
+            ".status.trusting",
+            "Proxies that trust its first root."
+        ),
+        text(
+            "Renewed",
+            ".status.renewed",
+            "Proxies whose certificate is under its first root."
+        ),
+        summary(),
+        state(
+            "Usable",
+            "Whether leaves can be issued, and nothing of its source is refused.",
+            1
+        ),
+        state(
+            "Rotating",
+            "Whether one root or issuer replaces another.",
+            1
+        ),
+        state("Expiring", "Whether something of it ends soon.", 1),
     ])
 }
 

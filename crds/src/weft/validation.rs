@@ -16,6 +16,7 @@ mod limits;
 mod overrides;
 mod reader;
 mod release;
+mod revocation;
 mod scope;
 
 use std::sync::LazyLock;
@@ -38,6 +39,7 @@ pub use self::experiment::{
 };
 pub use self::external::{External, ExternalPort, Tls};
 pub use self::release::{LatencyCheck, RateCheck, Release, ReleaseChecks, ReleaseStep};
+pub use self::revocation::{RevocationSubject, Revoked};
 pub use self::scope::{Override, Policy, Route};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<TrafficPolicySpec>);

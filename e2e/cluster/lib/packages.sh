@@ -4,6 +4,8 @@ PACKAGES="containerd:containerd runc:runc iptables:iptables ip:iproute2 conntrac
   ethtool:ethtool nft:nftables openssl:openssl nsenter:util-linux flock:util-linux mount:mount sysctl:procps
   python3:python3 strip:binutils cc:gcc"
 CNI_BIN=/usr/lib/cni
+# What compiles for arm64, and runs these programs.
+ARM64_PACKAGES="aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user"
 # How long another installation of packages is waited for.
 APT_SECONDS=300
 
@@ -12,6 +14,9 @@ missing_packages() {
   for pair in $PACKAGES; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
   done
+  # The C library for it has no program.
+  [[ $PACKAGES != *gcc-aarch64* ]] || [ -f "$(aarch64-linux-gnu-gcc -print-file-name=libc.a 2>/dev/null)" ] ||
+    echo libc6-dev-arm64-cross
   # It goes with containerd and has no program in the path.
   [[ $PACKAGES != *containerd* ]] || [ -x "$CNI_BIN/bridge" ] || echo containernetworking-plugins
 }

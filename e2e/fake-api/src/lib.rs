@@ -47,6 +47,8 @@ struct State {
     vanished: bool,
     /// Every call fails.
     broken: bool,
+    /// Of so many writes one is carried out and not answered.
+    loses: Option<usize>,
     /// Reads of each object.
     reads: BTreeMap<String, usize>,
     /// Those that were not of its metadata alone.
@@ -130,6 +132,11 @@ impl FakeApi {
     /// While this is so, calls wait for ever, also those that were made meanwhile.
     pub fn vanish(&self, vanished: bool) {
         self.state.lock().vanished = vanished;
+    }
+
+    /// From now on each `every`th write is carried out, and answered with an error; none with 0.
+    pub fn lose_answers(&self, every: usize) {
+        self.state.lock().loses = Some(every).filter(|every| *every > 0);
     }
 
     /// From now on every call fails.
@@ -227,7 +234,7 @@ impl FakeApi {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
             }
         }
-        match parts.method {
+        let answer = match parts.method {
             Method::GET => state.get(&path, &query),
             Method::POST => state.create(&path, sent),
             Method::PUT => state.replace(&path, part, sent),
@@ -238,11 +245,20 @@ impl FakeApi {
             }
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
-        }
+        };
+        state.unless_lost(&parts.method, answer)
     }
 }
 
 impl State {
+    fn unless_lost(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
+        let is_lost = |every: usize| self.writes.len().is_multiple_of(every);
+        match method != Method::GET && self.loses.is_some_and(is_lost) {
+            true => failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            false => answer,
+        }
+    }
+
     fn get(&mut self, path: &str, query: &str) -> Response<Body> {
         let text = self.texts.get(path);
         if let Some(lines) = text.filter(|_| query.contains("watch=true")) {

@@ -1,7 +1,8 @@
 //! The caller's identity: verified between meshed pods, unknown from outside.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use e2e::harness::{App, Namespace, Outcome, eventually};
+use serde_json::json;
 
 use super::{SOON, url};
 
@@ -117,5 +118,36 @@ fn meshed_caller_reaches_unmeshed_server_and_api_server() -> Outcome {
         (unmeshed.status, &unmeshed.body)
     );
     assert_eq!(meshed.status, 400, "{meshed:?}");
+    Ok(())
+}
+
+/// What is wrong with the authority's object is refused by the API server's own rules.
+#[test]
+fn authority_has_one_object_that_users_see() -> Outcome {
+    let ns = Namespace::meshed("authority")?;
+    for (name, rotation, words) in [
+        ("other", json!({"id": "a"}), "must be named weft"),
+        (
+            "weft",
+            json!({"id": "a", "scope": "Issuer", "reason": "Compromise"}),
+            "a compromise needs scope Root",
+        ),
+    ] {
+        let object = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "CertificateAuthority",
+            "metadata": {"name": name}, "spec": {"rotation": rotation}});
+        let flags = ["--dry-run=server"];
+        let taken = ns
+            .cluster
+            .apply_with("default", &flags, &object.to_string());
+        let error = taken.err().context("it was taken")?;
+        assert!(format!("{error:#}").contains(words), "{name}: {error:#}");
+    }
+    eventually(SOON, "the controller reports its authority", || {
+        let found = ns.cluster.json(&["get", "wca", "weft"])?;
+        let status = &found["status"];
+        ensure!(status["roots"][0]["state"] == "Active", "{status:#}");
+        ensure!(status["rootEnds"].is_string(), "{status:#}");
+        Ok(())
+    })?;
     Ok(())
 }

@@ -27,6 +27,7 @@ mod oracle;
 mod placement;
 mod protocols;
 mod releases;
+mod revocation;
 mod split;
 mod status;
 mod traffic;

@@ -61,15 +61,15 @@ fn image_digest_wins_over_tag() -> Outcome {
     Ok(())
 }
 
-/// The archive of a release with this digest of the proxy's and the injector's image, as its
-/// script packs it.
-fn packed_chart(name: &str) -> anyhow::Result<String> {
+/// The archive of a release with this digest of the proxy's and the injector's image, built for
+/// these processors, as its script packs it.
+fn packed_chart(name: &str, architectures: &[&str]) -> anyhow::Result<String> {
     let folder = folder(name)?;
     let digests = folder.join("digests");
     fs::write(&digests, format!("injector {DIGEST}\nproxy {DIGEST}\n"))?;
     let (digests, out) = (digests.to_string_lossy(), folder.to_string_lossy());
     let (script, chart) = (root().join("e2e/release/chart"), mesh::chart());
-    let args = [
+    let mut args = vec![
         "--chart",
         &chart,
         "--digests",
@@ -78,14 +78,16 @@ fn packed_chart(name: &str) -> anyhow::Result<String> {
         "1",
         "--out",
         &out,
+        "--architectures",
     ];
+    args.extend(architectures);
     let archive = output(&script.to_string_lossy(), &args)?;
     Ok(archive.trim().to_owned())
 }
 
 #[test]
 fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
-    let packed = rendered(&packed_chart("packed")?, &[], &[])?;
+    let packed = rendered(&packed_chart("packed", &["amd64"])?, &[], &[])?;
     let digest = |part: &str| format!("image.digests.{part}={DIGEST}");
     let settings = [digest("injector"), digest("proxy")];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
@@ -103,7 +105,7 @@ fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
 /// Images of one's own need no more than their tag.
 #[test]
 fn packed_digests_yield_to_tag_and_digests_of_values() -> Outcome {
-    let chart = packed_chart("packed-and-set")?;
+    let chart = packed_chart("packed-and-set", &["amd64"])?;
     let other = DIGEST.replace('1', "2");
     let digest = format!("image.digests.injector={other}");
     let version = env!("CARGO_PKG_VERSION");
@@ -142,6 +144,79 @@ fn packed_digests_yield_to_tag_and_digests_of_values() -> Outcome {
         let tag = proxy.rsplit_once(':').map(|(_, tag)| json!(tag));
         assert_eq!(value("WEFT_VERSION"), tag, "{settings:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn packed_architectures_reach_every_pod_and_the_injector() -> Outcome {
+    let chart = packed_chart("packed-for-both", &["arm64", "amd64"])?;
+    let both = json!({
+        "key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"],
+    });
+    let disk = json!({"key": "disk", "operator": "Exists"});
+    let name = "requiredDuringSchedulingIgnoredDuringExecution";
+    let required = |expressions: Value| {
+        let terms = json!([{"matchExpressions": expressions}]);
+        json!({"nodeAffinity": {name: {"nodeSelectorTerms": terms}}})
+    };
+    let first =
+        format!("controller.affinity.nodeAffinity.{name}.nodeSelectorTerms[0].matchExpressions[0]");
+    let (key, operator) = (
+        format!("{first}.key=disk"),
+        format!("{first}.operator=Exists"),
+    );
+    let settings = [
+        key.as_str(),
+        operator.as_str(),
+        "injector.nodeSelector.pool=infra",
+    ];
+    let objects = rendered(&chart, &settings, &[])?;
+    let pod = |name: &str| -> anyhow::Result<Value> {
+        Ok(deployment_in(objects.clone(), name)?["spec"]["template"]["spec"].clone())
+    };
+    let controller = pod("weft-controller")?;
+    assert_eq!(controller["affinity"], required(json!([disk, both])));
+    let injector = pod("weft-injector")?;
+    assert_eq!(injector["affinity"], required(json!([both])));
+    let selector = json!({"kubernetes.io/os": "linux", "pool": "infra"});
+    assert_eq!(injector["nodeSelector"], selector);
+    let env = &injector["containers"][0]["env"];
+    assert_eq!(architectures(env), "amd64,arm64");
+    Ok(())
+}
+
+fn architectures(env: &Value) -> Value {
+    let mut env = env.as_array().into_iter().flatten();
+    let found = env.find(|one| one["name"] == "WEFT_PROXY_ARCHITECTURES");
+    found.map(|one| one["value"].clone()).unwrap_or_default()
+}
+
+/// What a release packs is about its own images.
+#[test]
+fn architectures_of_other_images_are_those_of_values() -> Outcome {
+    let chart = packed_chart("packed-for-others", &["arm64", "amd64"])?;
+    let digest = format!("image.digests.proxy={DIGEST}");
+    let arch = |settings: &[&str]| -> anyhow::Result<[Value; 3]> {
+        let injector = deployment_in(rendered(&chart, settings, &[])?, "weft-injector")?;
+        let pod = &injector["spec"]["template"]["spec"];
+        Ok([
+            pod["nodeSelector"]["kubernetes.io/arch"].clone(),
+            architectures(&pod["containers"][0]["env"]),
+            pod["affinity"].clone(),
+        ])
+    };
+    let one = |name: &str| [json!(name), json!(name), Value::Null];
+    assert_eq!(arch(&["image.tag=mine"])?, one("amd64"));
+    assert_eq!(arch(&[digest.as_str()])?, one("amd64"));
+    let own = "image.architectures={arm64}";
+    assert_eq!(arch(&["image.tag=mine", own])?, one("arm64"));
+    assert_eq!(arch(&[own])?, one("arm64"));
+    // A selector of the values is the operator's choice.
+    let selected = arch(&["injector.nodeSelector.kubernetes\\.io/arch=arm64"])?;
+    assert_eq!(
+        selected,
+        [json!("arm64"), json!("amd64,arm64"), Value::Null]
+    );
     Ok(())
 }
 
@@ -284,6 +359,8 @@ fn unusable_values_are_refused_by_schema() -> Outcome {
         ("tracing.endpoint=http://x:0", "endpoint"),
         ("image.digests.proxy=sha256:1", "digests"),
         ("image.digests.prxoy=", "prxoy"),
+        ("image.architectures={x86_64}", "architectures"),
+        ("image.architectures={arm64,arm64}", "architectures"),
         ("commonLabels.helm\\.sh/chart=x", "commonLabels"),
         (
             "controller.podLabels.weft\\.dev/inject=enabled",

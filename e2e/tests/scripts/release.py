@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ INDEX = "registry+https://git.example/public-index"
 DIGEST = "sha256:" + "1" * 64
 PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
 LINKED = ("libc.a", "libgcc.a", "libgcc_eh.a", "rcrt1.o")
+# The prefix of tools for each processor.
+TOOLS = {"amd64": "", "arm64": "aarch64-linux-gnu-"}
 # strip --strip-all -o OUT IN
 STRIP = '#!/bin/sh\ncp "$4" "$3"\n'
 CRATES = ("proxy", "controller", "injector", "e2e", "cli")
@@ -215,6 +218,56 @@ def test_crate_that_no_normal_dependency_reaches_is_refused():
         assert not os.path.exists(f"{made}/bom") and not os.path.exists(f"{made}/audit")
 
 
+STUBS = {
+    "rustc": r"""#!/bin/sh
+[ "$1" != --print ] || exec echo "$FAKE_ROOT/stubs/rustlib/$4"
+echo rustc ${RUSTUP_TOOLCHAIN:-1}
+echo release: ${RUSTUP_TOOLCHAIN:-1}
+""",
+    "rustup": r"""#!/bin/sh
+[ "$1 $2" = "target add" ] && mkdir -p "$FAKE_ROOT/stubs/rustlib/$3"
+""",
+    # -p SIZE PROGRAM ARGUMENT
+    "qemu-aarch64": r"""#!/bin/sh
+[ "$1 $2" = "-p 65536" ] && EMULATED=arm64 exec "$3" "$4"
+""",
+}
+COMPILER = r"""#!/bin/sh
+case $1 in
+-print-file-name=*) echo "$FAKE_ROOT/stubs/lib/ARCH/${1#*=}" ;;
+-dumpfullversion) echo 12.2.0 ;;
+-E) echo "2 . 36" ;;
+*) echo cc 1 for ARCH ;;
+esac
+"""
+# Like binutils, which read files of one processor.
+OBJCOPY = r"""#!/bin/bash
+[ "$1" != --version ] || { echo objcopy 1 for ARCH; exit; }
+grep -q "for ARCH" "$5" && cat "$5" "${2#*=}" > "$6"
+"""
+BUILD = r"""#!/bin/bash
+set -e
+[ "$PROFILE $CLUSTER" = "release external" ]
+env | cut -d= -f1 | sort > target/environment
+env | grep ^JEMALLOC | sort > target/jemalloc
+. e2e/cluster/lib/cargo.sh
+for_architecture "$ARCHITECTURE"
+echo "$ARCHITECTURE $WEFT_PROXY_PROFILE" >> target/profiles
+# Nothing of another release is left.
+[ ! -e "target/release-build/$TRIPLE" ]
+[ "$ARCHITECTURE" != amd64 ] || [ ! -e target/release-build ]
+mkdir -p "target/release-build/$TRIPLE/release" target/images/release
+for one in weft PROGRAMS; do
+  # Programs of another processor do not run by themselves.
+  printf '#!/bin/sh\n# for %s\n[ "${EMULATED:-amd64}" = %s ] || exit 1\necho %s %s\nexit\n' \
+    "$ARCHITECTURE" "$ARCHITECTURE" "$one" "${PRINTED:-0.1.0}" > "target/release-build/$TRIPLE/release/$one"
+  # Of another build, which may run at the same time.
+  echo other > "target/images/release/$one"
+done
+chmod -R +x target/release-build target/images
+"""
+
+
 @contextlib.contextmanager
 def releasing():
     """A checkout that e2e/release/run can be run in; programs are texts, and tools copy them."""
@@ -232,36 +285,17 @@ def releasing():
             f'#!/bin/bash\n[ "$1" != metadata ] || exec cat "{made.path("stubs/metadata")}"\n'
             'while [ "$1" != -p ]; do shift; done\nprintf "%s v1.0.0 (/x)\\nbytes v1.0.0\\n" "$2"\n',
         )
-        made.script("stubs/rustc", '#!/bin/sh\necho rustc ${RUSTUP_TOOLCHAIN:-1}\necho release: ${RUSTUP_TOOLCHAIN:-1}\n')
-        made.script(
-            "stubs/cc",
-            f'#!/bin/sh\ncase $1 in\n-print-file-name=*) echo {made.path("stubs/lib")}/${{1#*=}} ;;\n'
-            "-dumpfullversion) echo 12.2.0 ;;\n*) echo cc 1 ;;\nesac\n",
-        )
-        for name in LINKED:
-            made.write(f"stubs/lib/{name}", name)
-        made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
-        made.script("stubs/strip", STRIP)
-        made.script(
-            "stubs/objcopy",
-            '#!/bin/bash\n[ "$1" != --version ] || { echo objcopy 1; exit; }\n'
-            'cat "$5" "${2#*=}" > "$6"\n',
-        )
+        for name, script in STUBS.items():
+            made.script(f"stubs/{name}", script.replace("$FAKE_ROOT", made.root))
+        os.makedirs(made.path(f"stubs/rustlib/{TRIPLE}"))
+        for arch, prefix in TOOLS.items():
+            for name, script in ((f"{prefix}gcc" if prefix else "cc", COMPILER), (f"{prefix}objcopy", OBJCOPY)):
+                made.script(f"stubs/{name}", script.replace("$FAKE_ROOT", made.root).replace("ARCH", arch))
+            made.script(f"stubs/{prefix}strip", STRIP)
+            for name in LINKED:
+                made.write(f"stubs/lib/{arch}/{name}", f"{name} for {arch}")
         made.script("e2e/release/in-place", '#!/bin/bash\nexec "$@"\n')
-        programs = " ".join(PARTS.values())
-        made.script(
-            "e2e/images/build",
-            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n'
-            'env | cut -d= -f1 | sort > target/environment\nenv | grep ^JEMALLOC | sort > target/jemalloc\n'
-            "[ ! -e target/release-build ]\n"
-            f"mkdir -p target/release-build/{TRIPLE}/release target/images/release\n"
-            f'for one in weft {programs}; do\n'
-            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > '
-            f'"target/release-build/{TRIPLE}/release/$one"\n'
-            # Of another build, which may run at the same time.
-            'echo other > "target/images/release/$one"\ndone\n'
-            "chmod -R +x target/release-build target/images\n",
-        )
+        made.script("e2e/images/build", BUILD.replace("PROGRAMS", " ".join(PARTS.values())))
         made.run("git", "init", "-q")
         committed(made)
         yield made
@@ -309,15 +343,82 @@ def test_images_for_another_cluster_need_no_containerd():
         assert status != 0 and "please install:" in output and " containerd " in output, output
 
 
+def test_images_for_arm64_are_built_for_another_cluster_alone():
+    triple = "aarch64-unknown-linux-gnu"
+    with checkout() as made:
+        for name in ("e2e/images/build", "e2e/images/pack", "e2e/images/command-fits"):
+            shutil.copy2(os.path.join(ROOT, name), made.path(name))
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.1.0"\n')
+        made.script(
+            "stubs/cargo",
+            '#!/bin/bash\necho "$CARGO_BUILD_TARGET $*" >> calls\n'
+            'folder=${CARGO_TARGET_DIR:-target}\nwhile [ $# -gt 0 ]; do\n'
+            '[ "$1" != --target-dir ] || folder=$2\nshift\ndone\n'
+            'folder+=/$CARGO_BUILD_TARGET/release\nmkdir -p "$folder"\n'
+            f'for one in weft {" ".join(PARTS.values())}; do echo "$one" > "$folder/$one"; done\n'
+            'chmod -R +x "$folder"\n',
+        )
+        made.script("stubs/aarch64-linux-gnu-strip", STRIP)
+        # A profile of this machine.
+        made.write("cache/weft/profile/any", "")
+        settings = {"PROFILE": "release", "ARCHITECTURE": "arm64"}
+        status, output = made.run("e2e/images/build", CLUSTER="external", **settings)
+        assert status == 0, output
+        with tarfile.open(made.path("target/images/release-arm64/proxy.tar")) as archive:
+            configs = [archive.extractfile(one).read() for one in archive.getnames() if one.startswith("blobs/")]
+        assert any(one.startswith(b'{"architecture":"arm64"') for one in configs), configs
+        calls = made.read("calls").splitlines()
+        assert calls and all(one.startswith(f"{triple} build ") for one in calls), calls
+        assert not [one for one in calls if "profile-use" in one], calls
+        for more, refusal in (
+            (settings, "the local cluster runs programs for amd64 alone"),
+            ({"ARCHITECTURE": "s390x", "CLUSTER": "external"}, "ARCHITECTURE=s390x: images are built for"),
+        ):
+            status, output = made.run("e2e/images/build", **more)
+            assert status != 0 and refusal in output, output
+
+
+def test_index_of_images_names_each_processor_once():
+    pack = os.path.join(ROOT, "e2e/images/pack")
+    with folder() as made:
+        for arch in TOOLS:
+            write(f"{made}/{arch}", arch)
+
+        def packed(*arguments):
+            arguments = (*arguments, "--image", "weft/x:1", "--user", "5", "--out", f"{made}/x.tar")
+            ended = subprocess.run([pack, *arguments], capture_output=True, text=True, check=False)
+            return ended.stdout.strip() or ended.stderr
+
+        both = [f"arm64={made}/arm64", f"amd64={made}/amd64"]
+        digest = packed("--name", "x", "--binaries", *both)
+        assert [image_of(f"{made}/x.tar", digest, arch) for arch in TOOLS] == [b"amd64", b"arm64"]
+        assert packed("--name", "x", "--binaries", *reversed(both)) == digest
+        for arguments, refusal in (
+            (["--name", "x", "--binaries", both[0], both[0]], "names a processor twice"),
+            (["--name", "x", "--binaries", f"mips={made}/arm64"], "write amd64=PATH or arm64=PATH"),
+            (["--binaries", *both], "belong together"),
+        ):
+            assert refusal in packed(*arguments), arguments
+
+
+def test_linker_for_arm64_makes_static_programs_position_independent():
+    with checkout() as made:
+        made.script("stubs/aarch64-linux-gnu-gcc", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        wrapper = os.path.join(RELEASE, "arm64-gcc")
+        status, output = made.run(wrapper, "a b.o", "-static", "-no-pie", "-Wl,-O1")
+        assert (status, output) == (0, "a b.o\n-static-pie\n-Wl,-O1\n"), output
+
+
 def test_release_has_every_part_and_is_the_same_again():
     with releasing() as made:
         status, output = made.run("make", "release")
         assert status == 0, output
         out = "target/release-0.1.0"
         found = sorted(os.listdir(made.path(out)))
-        boms = [f"{program}.cdx.json" for program in [*PARTS.values(), "weft"]]
-        images = [f"{part}-amd64.tar" for part in PARTS]
-        others = ["SHA256SUMS", "build-environment", "image-digests", "weft-0.1.0.tgz", "weft-linux-amd64"]
+        boms = [f"{program}-{arch}.cdx.json" for program in [*PARTS.values(), "weft"] for arch in TOOLS]
+        images = [f"{part}.tar" for part in PARTS]
+        others = ["SHA256SUMS", "build-environment", "image-digests", "weft-0.1.0.tgz"]
+        others += [f"weft-linux-{arch}" for arch in TOOLS]
         assert found == sorted(boms + images + others), found
         assert not os.path.exists(made.path("target/release-work")), output
         sums = made.read(f"{out}/SHA256SUMS")
@@ -326,21 +427,77 @@ def test_release_has_every_part_and_is_the_same_again():
         assert sorted(digests) == sorted(PARTS), digests
         with tarfile.open(made.path(f"{out}/weft-0.1.0.tgz")) as archive:
             packed_digests = archive.extractfile("weft/image-digests.yaml").read().decode()
-        with tarfile.open(made.path(f"{out}/proxy-amd64.tar")) as archive:
-            index = json.loads(archive.extractfile("index.json").read())
         assert f"proxy: {digests['proxy']}\n" in packed_digests, packed_digests
-        assert index["manifests"][0]["digest"] == digests["proxy"], index
+        assert "architectures: [amd64, arm64]\n" in packed_digests, packed_digests
         described = made.read(f"{out}/build-environment").splitlines()
-        for name in LINKED:
-            assert f"{name} sha256:{hashlib.sha256(name.encode()).hexdigest()}" in described, described
-        libraries = [one["bom-ref"] for one in json.loads(made.read(f"{out}/weft-proxy.cdx.json"))["components"]]
-        assert [one for one in libraries if "generic" in one] == [
-            "pkg:generic/glibc@2.36",
-            "pkg:generic/libgcc@12.2.0",
-            "pkg:generic/rust-std@1",
-        ], libraries
+        for arch in TOOLS:
+            for name in LINKED:
+                content = hashlib.sha256(f"{name} for {arch}".encode()).hexdigest()
+                assert f"{arch} {name} sha256:{content}" in described, described
+            assert f"{arch} cc 1 for {arch}" in described and f"{arch} objcopy 1 for {arch}" in described, described
+            bom = json.loads(made.read(f"{out}/weft-proxy-{arch}.cdx.json"))
+            assert [one["bom-ref"] for one in bom["components"] if "generic" in one["bom-ref"]] == [
+                "pkg:generic/glibc@2.36",
+                "pkg:generic/libgcc@12.2.0",
+                "pkg:generic/rust-std@1",
+            ], bom
+            program = image_of(made.path(f"{out}/proxy.tar"), digests["proxy"], arch)
+            assert program.startswith(f"#!/bin/sh\n# for {arch}\n".encode()), program
+            assert bom["metadata"]["component"]["hashes"][0]["content"] == hashlib.sha256(program).hexdigest(), bom
         status, output = made.run("make", "release")
         assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
+
+
+def image_of(path, digest, arch):
+    """The one file of the archive's image for a processor. Digest: of what its name stands for."""
+    with tarfile.open(path) as archive:
+
+        def blob(digest):
+            content = archive.extractfile(f"blobs/{digest.replace(':', '/')}").read()
+            assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}", digest
+            return content
+
+        (named,) = json.loads(archive.extractfile("index.json").read())["manifests"]
+        assert named["digest"] == digest and named["mediaType"].endswith(".image.index.v1+json"), named
+        platforms = {one["platform"]["architecture"]: one for one in json.loads(blob(digest))["manifests"]}
+        manifest = json.loads(blob(platforms[arch]["digest"]))
+        config = json.loads(blob(manifest["config"]["digest"]))
+        assert (config["architecture"], config["os"]) == (arch, "linux"), config
+        with tarfile.open(fileobj=io.BytesIO(blob(manifest["layers"][0]["digest"]))) as layer:
+            return layer.extractfile(config["config"]["Entrypoint"][0].removeprefix("/")).read()
+
+
+def test_release_for_one_processor_has_nothing_of_the_other():
+    for arch, other in (("amd64", "arm64"), ("arm64", "amd64")):
+        with releasing() as made:
+            for tool in ("gcc" if TOOLS[other] else "cc", "strip", "objcopy"):
+                os.remove(made.path(f"stubs/{TOOLS[other]}{tool}"))
+            if other == "arm64":
+                os.remove(made.path("stubs/qemu-aarch64"))
+            for name in ("weft-proxy.profdata", "weft-proxy.order"):
+                made.write(f"cache/of/{name}", name)
+            status, output = made.run("make", "release", ARCH=arch, WEFT_PROXY_PROFILE="cache/of")
+            assert status == 0, output
+            out = "target/release-0.1.0"
+            found = os.listdir(made.path(out))
+            assert f"weft-linux-{arch}" in found and not [name for name in found if other in name], found
+            assert ("weft-proxy.order" in found) == (arch == "amd64"), found
+            digests = dict(line.split() for line in made.read(f"{out}/image-digests").splitlines())
+            assert image_of(made.path(f"{out}/echo.tar"), digests["echo"], arch)
+            with tarfile.open(made.path(f"{out}/weft-0.1.0.tgz")) as archive:
+                packed_digests = archive.extractfile("weft/image-digests.yaml").read().decode()
+            assert f"architectures: [{arch}]\n" in packed_digests, packed_digests
+
+
+def test_release_adds_the_standard_library_or_is_refused():
+    with releasing() as made:
+        made.script("stubs/rustup", "#!/bin/sh\nexit 1\n")
+        status, output = made.run("make", "release")
+        assert status != 0 and "rustup target add aarch64-unknown-linux-gnu" in output, output
+        assert "compiling" not in output, output
+        # The control: amd64 has its own.
+        status, output = made.run("make", "release", ARCH="amd64")
+        assert status == 0, output
 
 
 def test_compilers_of_a_release_see_none_of_the_callers_settings():
@@ -354,7 +511,7 @@ def test_compilers_of_a_release_see_none_of_the_callers_settings():
         # The same compiler is described as compiled.
         out = "target/release-0.1.0"
         assert "\nrustc 1\n" in made.read(f"{out}/build-environment"), made.read(f"{out}/build-environment")
-        assert "pkg:generic/rust-std@1\"" in made.read(f"{out}/weft-proxy.cdx.json")
+        assert "pkg:generic/rust-std@1\"" in made.read(f"{out}/weft-proxy-arm64.cdx.json")
         # What differs between machines: the processor's address bits, the size of huge pages.
         fixed = ["JEMALLOC_SYS_WITH_LG_HUGEPAGE=21", "JEMALLOC_SYS_WITH_LG_VADDR=48"]
         assert made.read("target/jemalloc").split() == fixed
@@ -367,6 +524,7 @@ def test_release_without_its_tools_is_refused_first():
         ("python3", old + python, "python3 is Python 3.9"),
         ("rustc", "exit 1\n", "rustc does not run"),
         ("cc", 'echo "${1#*=}"\n', "cc finds no libc.a"),
+        ("aarch64-linux-gnu-gcc", 'echo "${1#*=}"\n', "install gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"),
     ):
         with releasing() as made:
             # One of them is a link.
@@ -398,6 +556,7 @@ def test_release_publishes_the_profile_that_it_used():
         status, output = made.run("e2e/release/run", WEFT_PROXY_PROFILE="cache/of")
         assert status == 0, output
         assert made.read("target/release-0.1.0/weft-proxy.order") == "weft-proxy.order"
+        assert made.read("target/profiles").splitlines()[0] == f"amd64 {made.path('cache/of')}"
         assert "weft-proxy.profdata" in made.read("target/release-0.1.0/SHA256SUMS")
 
 
@@ -413,8 +572,13 @@ def test_release_of_programs_with_another_version_is_refused():
 
 def test_release_of_changes_or_another_architecture_is_refused():
     with releasing() as made:
-        status, output = made.run("make", "release", ARCH="arm64")
-        assert status != 0 and "amd64 alone" in output, output
+        for arch, refusal in (
+            ("amd64 riscv64", "riscv64 is neither"),
+            ("x86_64", "x86_64 is neither"),
+            (" ", "none is neither"),
+        ):
+            status, output = made.run("make", "release", ARCH=arch)
+            assert status != 0 and refusal in output, output
         made.write("new", "file")
         status, output = made.run("make", "release")
         assert status != 0 and "the checkout has changes (?? new)" in output, output

@@ -200,15 +200,20 @@ const EXEMPT: Exempt = Exempt {
         Rationed {
             method: "inspect",
             folders: &["proxy/src"],
-            // Whether what a connection was opened to is still there, which changes while it
-            // is open.
-            besides: &["proxy/src/outbound/opened_to.rs"],
+            // Whether what a connection was opened to is still there, and the certificates that
+            // opened it still hold, which changes while it is open.
+            besides: &[
+                "proxy/src/outbound/opened_to.rs",
+                "proxy/src/config/revoked.rs",
+            ],
             once_in: &[
                 ("proxy/src/outbound.rs", "serve"),
                 ("proxy/src/outbound/connection.rs", "call"),
                 // Which name has to be resolved before its call is decided.
                 ("proxy/src/outbound/egress.rs", "look_up"),
                 ("proxy/src/outbound/egress.rs", "is_resolved"),
+                // Whether rules changed before the connection noted what it was opened for.
+                ("proxy/src/outbound/egress.rs", "route"),
                 ("proxy/src/outbound/request.rs", "receive"),
                 // An attempt after the first may be seconds later, and an address be known
                 // as meshed by then.
@@ -240,6 +245,12 @@ const EXEMPT: Exempt = Exempt {
                 // It goes in plaintext too, which a stricter mode forbids.
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
                 ("proxy/src/outbound/passthrough.rs", "external"),
+                // Connections of peers, and of the controller, whose root is stolen, and of
+                // peers whose certificate is revoked.
+                ("proxy/src/inbound.rs", "serve_mesh"),
+                ("proxy/src/inbound/connection.rs", "certificate_ended"),
+                ("proxy/src/inbound/reauthorize.rs", "certificate_revoked"),
+                ("proxy/src/control/stream.rs", "until_distrusted"),
             ],
             again_in: &[],
         },

@@ -293,7 +293,7 @@ fn debug_output_holds_no_key() {
     );
 }
 
-fn to_pem(der: &[u8]) -> String {
+pub(super) fn to_pem(der: &[u8]) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in der.chunks(48) {

@@ -11,6 +11,8 @@ use super::*;
 use crate::authority::{ROOT_LIFE, Root};
 use crate::fixtures::{Authority, HOUR, account, names, uri};
 
+mod revoked;
+
 type Client = client::TlsStream<DuplexStream>;
 type Server = server::TlsStream<DuplexStream>;
 

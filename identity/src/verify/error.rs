@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use policy::name::SpiffeId;
+use policy::origin::Origin;
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::UnixTime;
 
@@ -33,10 +34,17 @@ pub enum IdentityError {
     NoIdentity(&'static str),
     #[error("the certificate is not for this side of a connection")]
     WrongPurpose,
+    /// `by` is not known of a handshake that failed: TLS has an alert for this, without a text.
+    #[error("the certificate is revoked{}", by.as_ref().map_or_else(String::new, named))]
+    Revoked { by: Option<Origin> },
     #[error("the peer sent no certificate")]
     NoCertificate,
     #[error("the certificate is malformed: {0}")]
     Malformed(&'static str),
+}
+
+fn named(by: &Origin) -> String {
+    format!(" by {} {}", by.kind(), by.name())
 }
 
 impl IdentityError {
@@ -52,6 +60,7 @@ impl IdentityError {
             Self::WrongPod { .. } => "wrong-pod",
             Self::NoIdentity(_) => "no-identity",
             Self::WrongPurpose => "wrong-purpose",
+            Self::Revoked { .. } => "revoked",
             Self::NoCertificate => "no-certificate",
             Self::Malformed(_) => "malformed",
         }
@@ -77,6 +86,7 @@ impl IdentityError {
                 not_before: *not_before,
             },
             CertificateError::InvalidPurpose => Self::WrongPurpose,
+            CertificateError::Revoked => Self::Revoked { by: None },
             CertificateError::BadEncoding => Self::Malformed("encoding"),
             CertificateError::Other(OtherError(error)) => error.downcast_ref::<Self>()?.clone(),
             _ => return None,
@@ -107,6 +117,7 @@ impl From<IdentityError> for rustls::Error {
                 }
             }
             IdentityError::WrongPurpose => CertificateError::InvalidPurpose,
+            IdentityError::Revoked { .. } => CertificateError::Revoked,
             IdentityError::NoCertificate => return Self::NoCertificatesPresented,
             other => CertificateError::Other(OtherError(Arc::new(other))),
         })

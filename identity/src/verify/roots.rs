@@ -8,10 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use policy::name::SpiffeId;
+use policy::origin::Origin;
+use policy::revoked::Revocations;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::authority_id::AuthorityId;
+use super::peer::PeerIdentity;
+use super::revoked::CurrentRevocations;
 
 /// Roots at one time. A rotation needs two; the rest is room for users that join
 /// several meshes. Each is tried for a chain, so the number is bounded.
@@ -37,6 +41,8 @@ pub enum BadRoots {
 pub struct Roots {
     trust_domain: Arc<str>,
     shared: Arc<RwLock<Arc<Trusted>>>,
+    /// Which of the certificates that they vouch for are refused all the same.
+    pub(super) revoked: CurrentRevocations,
 }
 
 pub(crate) struct Trusted {
@@ -58,6 +64,7 @@ impl Roots {
         Ok(Self {
             trust_domain: member.trust_domain().into(),
             shared: Arc::new(RwLock::new(Arc::new(trusted))),
+            revoked: CurrentRevocations::default(),
         })
     }
 
@@ -86,6 +93,17 @@ impl Roots {
     /// As [`Roots::from_pem`]; then nothing changes.
     pub fn replace_pem(&self, bundle: &str) -> Result<(), BadRoots> {
         self.replace(read_pem(bundle)?)
+    }
+
+    /// Refuses what is revoked, instead of what was before. `None`: nothing.
+    pub fn revoke(&self, revocations: Option<Arc<Revocations>>) {
+        self.revoked.replace(revocations);
+    }
+
+    /// The object that revokes a certificate, if one does.
+    #[must_use]
+    pub fn revokes(&self, peer: &PeerIdentity) -> Option<Origin> {
+        self.revoked.find(peer)
     }
 
     /// The trust domain whose identities these roots vouch for.

@@ -57,6 +57,7 @@ impl Harness {
         let settings = inject::Settings {
             proxy_image: "proxy:1".into(),
             proxy_pull_policy: "IfNotPresent".into(),
+            architectures: inject::Architectures::default(),
             controller_address: "weft-controller.weft-system.svc:8443".into(),
             controller_namespace: "weft-system".into(),
             trust_domain: "cluster.local".into(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crds::near;
 use crds::smi::validation::{DestinationKind, Source, SourceKind};
+use crds::weft::validation::RevocationSubject;
 use policy::name::SpiffeId;
 
 use super::findings::About;
@@ -82,6 +83,16 @@ fn named(world: &World) -> BTreeSet<ObjectKey> {
             named.extend(callers(&key.namespace, &one.sources));
             named.extend(callers(&key.namespace, &one.forwarders));
         }
+    }
+    for revocation in world.revocations.values() {
+        let subjects = revocation.spec.subjects.iter();
+        named.extend(subjects.filter_map(|(_, subject)| match subject {
+            RevocationSubject::ServiceAccount { namespace, name } => Some(ObjectKey {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            }),
+            _ => None,
+        }));
     }
     named
 }

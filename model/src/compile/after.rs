@@ -27,7 +27,7 @@ use super::{
         changed_hosts, changed_pods, only_readiness_differs, same_besides_pods_and_slices,
         same_ports, services_of_changed_slices, take_over, with_places,
     },
-    endpoints, protocols, release_findings, releases, service_routes,
+    endpoints, protocols, release_findings, releases, revocations, service_routes,
     slices::{self, ByPort},
     traffic,
 };
@@ -47,18 +47,18 @@ pub(crate) fn compile_after(
     before: &Index,
     problems: &Arc<Problems>,
 ) -> (Index, Arc<Problems>, Changes) {
-    if let Some((index, changes)) = states_only(world, before) {
-        return (index, problems.clone(), changes);
-    }
-    if let Some((index, changes)) = pods_and_places(world, before) {
-        return (index, problems.clone(), changes);
+    // The shorter ways go by the defaults of before.
+    if defaults.revocation == before.defaults.revocation {
+        let shorter = states_only(world, before).or_else(|| pods_and_places(world, before));
+        if let Some((index, changes)) = shorter {
+            return (index, problems.clone(), changes);
+        }
     }
     let (mut index, fresh) = super::whole::compile(world, defaults);
     let changes = take_over(&mut index, before);
-    let problems = if fresh == **problems {
-        problems.clone()
-    } else {
-        Arc::new(fresh)
+    let problems = match fresh == **problems {
+        true => problems.clone(),
+        false => Arc::new(fresh),
     };
     (index, problems, changes)
 }
@@ -91,7 +91,8 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         if !slices::same_addresses(&was, &is) {
             return None;
         }
-        let ports = endpoints::ports(world, key, &entry.facts, &is, &before.pods);
+        let revocations = &*before.revocations;
+        let ports = endpoints::ports((world, revocations), key, &entry.facts, &is, &before.pods);
         let new = with_ports(world, key, entry, ports);
         if !same_ports(&new, entry) {
             services.insert(key.clone(), Arc::new(new));
@@ -113,6 +114,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         names: before.names.clone(),
         releases: before.releases.clone(),
         externals: before.externals.clone(),
+        revocations: before.revocations.clone(),
         dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),
@@ -139,13 +141,11 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let dirty = changed_pods(world, old);
     let means_more = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
-        facts
-            .into_iter()
-            .flatten()
-            .any(|facts| annotations::has_problem(facts))
+        let mut facts = facts.into_iter().flatten();
+        facts.any(|facts| annotations::has_problem(facts))
             || bindings::differ_about(world, old, pod)
     };
-    if dirty.iter().any(means_more) {
+    if dirty.iter().any(means_more) || revocations::differ(world, defaults, &before.revocations) {
         return None;
     }
     let ips = addresses_of(&dirty, [world, old]);
@@ -192,10 +192,8 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     }
     let meshed = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
-        facts
-            .into_iter()
-            .flatten()
-            .any(|facts| facts.proxy.is_some())
+        let mut facts = facts.into_iter().flatten();
+        facts.any(|facts| facts.proxy.is_some())
     };
     let same_proxies = !dirty.iter().any(meshed);
     let index = with_places(before, world, (pods_by_ip, services, pods), same_proxies);
@@ -208,6 +206,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         hosts: changed_hosts(world, old),
         resized: index.resized(&workloads, before),
         workloads,
+        revocations: false,
     };
     Some((index, changes))
 }
@@ -325,7 +324,8 @@ impl Change<'_> {
             let Some(entry) = self.before.services.get(key) else {
                 continue;
             };
-            let ports = endpoints::ports(self.world, key, &entry.facts, found, pods);
+            let around = (self.world, &*self.before.revocations);
+            let ports = endpoints::ports(around, key, &entry.facts, found, pods);
             let new = with_ports(self.world, key, entry, ports);
             if !same_ports(&new, entry) {
                 services.insert(key.clone(), Arc::new(new));

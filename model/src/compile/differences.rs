@@ -112,6 +112,11 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         hosts: changed_hosts(&index.world, &before.world),
         ..Changes::default()
     };
+    if index.revocations.content == before.revocations.content {
+        index.revocations = before.revocations.clone();
+    } else {
+        changes.revocations = true;
+    }
     changes.workloads = peers::changed([&index.world, &before.world], changes.pods.iter());
     changes.resized = index.resized(&changes.workloads, before);
     changes
@@ -333,6 +338,7 @@ pub(super) fn with_places(
         names: before.names.clone(),
         releases: before.releases.clone(),
         externals: before.externals.clone(),
+        revocations: before.revocations.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()

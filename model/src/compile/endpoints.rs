@@ -8,13 +8,13 @@ use policy::protocol::Protocol;
 use super::protocols;
 use super::slices::{ByPort, SliceEndpoint, served_by_pod};
 use crate::{
-    model::{Endpoint, EndpointState, PodEntry, PortEntry, Served, by_say},
+    model::{Endpoint, EndpointState, PodEntry, PortEntry, Served, by_say, revoked::RevocationSet},
     world::{ObjectKey, ServiceFacts, World},
 };
 
-/// The ports of one Service with their endpoints.
+/// The ports of one Service with their endpoints. Pods that are revoked for good get no calls.
 pub(super) fn ports(
-    world: &World,
+    (world, revocations): (&World, &RevocationSet),
     key: &ObjectKey,
     facts: &ServiceFacts,
     found: &ByPort,
@@ -37,7 +37,7 @@ pub(super) fn ports(
             outside.map_or(declared, |port| spoken_outside(declared, port.protocol)),
             found
                 .iter()
-                .map(|found| candidate(found, &protocols))
+                .map(|found| candidate(found, &protocols, revocations))
                 .collect(),
         )
     };
@@ -58,7 +58,12 @@ const fn spoken_outside(declared: Protocol, outside: ExternalProtocol) -> Protoc
     }
 }
 
-fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> EndpointState {
+fn candidate(
+    found: &SliceEndpoint,
+    protocols: &protocols::Protocols<'_>,
+    revocations: &RevocationSet,
+) -> EndpointState {
+    let serves = !revocations.has_ended(&found.pod_uid);
     EndpointState {
         endpoint: Endpoint {
             ip: found.ip,
@@ -74,11 +79,11 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
                 .is_some_and(|pod| protocols.of_pod_port(pod, found.port).is_opaque()),
         },
         node: found.node.clone(),
-        ready: found.ready,
-        last_resort: found.serving && found.terminating,
+        ready: found.ready && serves,
+        last_resort: found.serving && found.terminating && serves,
         hints: found.hints.clone(),
         named: found.named,
-        gated: found.gated,
+        gated: found.gated.filter(|_| serves),
     }
 }
 

@@ -18,7 +18,7 @@ use policy::{
 use super::findings::{About, Findings};
 use crate::{
     model::{
-        external::{Callers, ExternalEntry, Externals},
+        externals::{Callers, ExternalEntry, Externals},
         published::external_len,
     },
     problem::{Reason, few},

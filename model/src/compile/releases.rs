@@ -19,7 +19,7 @@ use policy::{
 };
 
 use super::findings::{About, Findings};
-use super::routes::{Group, MOST_BYTES, Routes};
+use super::routes::{Group, MOST_BYTES, MOST_COMPILED, Routes, Usable};
 use crate::{
     model::{
         CandidateShare, Endpoint, EndpointState, PortEntry, ServiceEntry, Sets, Split,
@@ -140,12 +140,8 @@ fn check_groups(spec: &Release, key: &ObjectKey, routes: &Routes, about: &mut Ab
                 about.unresolved(Reason::RefNotFound, &field, message);
             }
         }
-        if bytes(step, key, routes) > MOST_BYTES {
+        if let Some(message) = excess(step, key, routes) {
             let field = format!("spec.steps[{i}].matches");
-            let message = format!(
-                "name matches of more than {} KiB; the release has no effect",
-                MOST_BYTES / 1024
-            );
             about.refuse(Reason::Invalid, &field, message);
             fits = false;
         }
@@ -153,10 +149,26 @@ fn check_groups(spec: &Release, key: &ObjectKey, routes: &Routes, about: &mut Ab
     fits
 }
 
-fn bytes(step: &ReleaseStep, key: &ObjectKey, routes: &Routes) -> usize {
-    let named = step.groups.iter();
-    let groups = named.filter_map(|name| routes.group(&key.namespace, name));
-    groups.flat_map(Group::all).map(|one| one.bytes).sum()
+/// Why the matches of a step are too many; `None` if they are not.
+fn excess(step: &ReleaseStep, key: &ObjectKey, routes: &Routes) -> Option<String> {
+    let sum = |of: fn(&Usable) -> usize| -> usize {
+        let named = step.groups.iter();
+        let groups = named.filter_map(|name| routes.group(&key.namespace, name));
+        groups.flat_map(Group::all).map(of).sum()
+    };
+    if sum(|one| one.bytes) > MOST_BYTES {
+        return Some(format!(
+            "name matches of more than {} KiB; the release has no effect",
+            MOST_BYTES / 1024
+        ));
+    }
+    (sum(|one| one.compiled) > MOST_COMPILED).then(|| {
+        format!(
+            "name matches whose expressions take more than {} MiB when compiled; the release has \
+             no effect: write plain paths and values in place of expressions",
+            MOST_COMPILED / (1024 * 1024)
+        )
+    })
 }
 
 impl Claim<'_> {

@@ -19,6 +19,10 @@ use crate::{
 /// repeated on every port of the root, and for every proxy that calls it.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
 
+/// Most bytes that the expressions of one table may take when they are compiled: those of four
+/// objects, each as large as an object may be. The proxy of every caller holds them, for each port.
+pub(super) const MOST_COMPILED: usize = 16 * 1024 * 1024;
+
 /// The usable part of every route object.
 #[derive(Debug)]
 pub(super) struct Routes {
@@ -41,6 +45,8 @@ pub(super) struct Usable {
     pub(super) one: HttpMatch,
     /// What it takes in a resource.
     pub(super) bytes: usize,
+    /// What its expressions take at most when a proxy has compiled them.
+    pub(super) compiled: usize,
 }
 
 impl Group {
@@ -124,8 +130,11 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
 fn usable(name: &str, criteria: &Criteria) -> Usable {
     let path = criteria.path_regex.as_deref();
     let one = HttpMatch::as_written(name, path, &criteria.methods, &criteria.headers);
-    let bytes = published::match_len(&one);
-    Usable { one, bytes }
+    Usable {
+        bytes: published::match_len(&one),
+        one,
+        compiled: criteria.compiled,
+    }
 }
 
 fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {

@@ -11,7 +11,7 @@ use policy::{
 
 use super::findings::{About, Findings};
 use super::releases::{self, Claim};
-use super::routes::{MOST_BYTES, Routes};
+use super::routes::{MOST_BYTES, MOST_COMPILED, Routes};
 use crate::{
     model::Split,
     problem::{Reason, few},
@@ -26,6 +26,7 @@ pub(super) fn by_root<'a>(
     findings: &mut Findings,
 ) -> (BTreeMap<ObjectKey, Vec<Split>>, Vec<Claim<'a>>) {
     let mut roots: BTreeMap<ObjectKey, Vec<Split>> = BTreeMap::new();
+    let mut compiled = BTreeMap::new();
     for (key, facts) in world.splits.iter() {
         let this = object(Kind::TrafficSplit, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
@@ -38,7 +39,8 @@ pub(super) fn by_root<'a>(
             facts,
             about,
         };
-        if let Some((root, split)) = reading.split() {
+        if let Some((root, split, size)) = reading.split() {
+            compiled.insert(split.origin.clone(), size);
             roots.entry(root).or_default().push(split);
         }
     }
@@ -55,6 +57,7 @@ pub(super) fn by_root<'a>(
         splits.retain(|split| {
             !is_release(split) || split.release.is_some() && !beaten.contains(&split.origin)
         });
+        keep_within_bound(splits, &compiled, findings);
     }
     claims.retain(|claim| !beaten.contains(&claim.object));
     (roots, claims)
@@ -77,11 +80,7 @@ fn settle(splits: &mut Vec<Split>, findings: &mut Findings) -> Vec<ObjectRef> {
     let (winner, created) = (splits[first].origin.clone(), splits[first].created);
     let mut beaten = Vec::new();
     for split in splits.drain(first + 1..) {
-        let generation = split
-            .origins
-            .iter()
-            .find(|(object, _)| *object == split.origin);
-        let generation = generation.map_or(0, |(_, generation)| *generation);
+        let generation = generation(&split);
         let why = if created < split.created {
             "is older"
         } else {
@@ -94,6 +93,40 @@ fn settle(splits: &mut Vec<Split>, findings: &mut Findings) -> Vec<ObjectRef> {
         beaten.push(split.origin);
     }
     beaten
+}
+
+/// Takes out the splits with which the expressions of one Service would take too much at each of
+/// its callers, the youngest first. The steps of a release are bounded by themselves.
+fn keep_within_bound(
+    splits: &mut Vec<Split>,
+    compiled: &BTreeMap<ObjectRef, usize>,
+    findings: &mut Findings,
+) {
+    let mut taken = 0;
+    splits.retain(|split| {
+        let own = compiled.get(&split.origin).copied().unwrap_or_default();
+        if taken + own <= MOST_COMPILED {
+            taken += own;
+            return true;
+        }
+        let message = format!(
+            "with the expressions of {} those of all splits of this Service take more than {} MiB \
+             when compiled; the split has no effect: write plain paths and values in place of \
+             expressions, here or in the older splits",
+            split.origin,
+            MOST_COMPILED / (1024 * 1024)
+        );
+        let mut about = findings.about(&split.origin, generation(split));
+        about.refuse(Reason::Invalid, "spec.matches", message);
+        false
+    });
+}
+
+/// Of the object that a split is written in.
+fn generation(split: &Split) -> i64 {
+    let mut origins = split.origins.iter();
+    let own = origins.find(|(object, _)| *object == split.origin);
+    own.map_or(0, |(_, generation)| *generation)
 }
 
 fn summary(facts: &SplitFacts) -> String {
@@ -110,12 +143,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The root and the split, unless the object has no effect.
-    fn split(mut self) -> Option<(ObjectKey, Split)> {
+    /// The root, the split, and what its expressions take when compiled, unless the object has no
+    /// effect.
+    fn split(mut self) -> Option<(ObjectKey, Split, usize)> {
         let root = self.root();
         let mut origins = vec![origin(Kind::TrafficSplit, self.key, &self.facts.meta)];
         let when = self.when(&mut origins);
-        let (root, when) = (root?, when.ok()?);
+        let (root, (when, compiled)) = (root?, when.ok()?);
         if !self.facts.spec.weights_fit {
             return None;
         }
@@ -129,7 +163,7 @@ impl Reading<'_> {
             backends,
             release: None,
         };
-        Some((root, split))
+        Some((root, split, compiled))
     }
 
     fn root(&mut self) -> Option<ObjectKey> {
@@ -157,13 +191,13 @@ impl Reading<'_> {
         Some(root)
     }
 
-    /// The matches of all groups together.
-    fn when(&mut self, origins: &mut Vec<(ObjectRef, i64)>) -> Result<Match, Inactive> {
+    /// The matches of all groups together, and what their expressions take when compiled.
+    fn when(&mut self, origins: &mut Vec<(ObjectRef, i64)>) -> Result<(Match, usize), Inactive> {
         if self.facts.spec.groups.is_empty() {
-            return Ok(Match::Always);
+            return Ok((Match::Always, 0));
         }
         let mut matches = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut compiled) = (0, 0);
         let mut complete = Ok(());
         for (i, group) in self.facts.spec.groups.iter().enumerate() {
             let Some(name) = group else {
@@ -173,7 +207,10 @@ impl Reading<'_> {
             match self.routes.group(&self.key.namespace, name) {
                 Some(group) if !origins.contains(&group.origin) => {
                     matches.extend(group.all().map(|usable| usable.one.clone()));
-                    bytes += group.all().map(|usable| usable.bytes).sum::<usize>();
+                    for usable in group.all() {
+                        bytes += usable.bytes;
+                        compiled += usable.compiled;
+                    }
                     origins.push(group.origin.clone());
                 }
                 Some(_) => {}
@@ -194,7 +231,7 @@ impl Reading<'_> {
             self.about.refuse(Reason::Invalid, "spec.matches", message);
             return Err(Inactive);
         }
-        complete.map(|()| Match::AnyOf(matches))
+        complete.map(|()| (Match::AnyOf(matches), compiled))
     }
 
     /// The backends that exist, without repetition.

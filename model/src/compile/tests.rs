@@ -14,6 +14,7 @@ mod modes;
 mod order;
 mod protocols;
 mod releases;
+mod revocations;
 mod route_names;
 mod service_routes;
 mod splits;
@@ -21,6 +22,9 @@ mod telemetry;
 mod traffic;
 mod versions;
 
+use serde_json::{Value, json};
+
+use crate::fixtures::group;
 use crate::problem::{ConditionType, ObjectReport, Problems, Reason, Severity};
 
 /// The report on an SMI object of namespace `shop`, as `Kind name`.
@@ -40,4 +44,15 @@ fn failures(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str)> {
         .filter(|p| p.condition == of && p.severity == Severity::Failure)
         .map(|problem| (problem.reason, problem.field.as_str()))
         .collect()
+}
+
+/// A group whose expressions are charged 4 MiB, as much as one object may have: each of the 256
+/// the least that is charged for one.
+fn heavy_group(name: &str) -> Value {
+    let matches = (0..64).map(|at| {
+        let expression = |part: u8| format!("/{at}/{part}/[a-c]+x");
+        let headers = json!({"x-a": expression(1), "x-b": expression(2), "x-c": expression(3)});
+        json!({"name": format!("m{at}"), "pathRegex": expression(0), "headers": headers})
+    });
+    group(name, matches.collect())
 }

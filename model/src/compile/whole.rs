@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     access, addresses, annotations, bindings, endpoints, external, faults, findings,
-    members::Members, protocols, release_findings, releases, route_names, routes,
+    members::Members, protocols, release_findings, releases, revocations, route_names, routes,
     service_routes::ServiceRoutesCompiler, slices, splits, traffic,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 /// Compiles; never fails.
 pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = findings::Findings::default();
+    let revocations = revocations::compile(world, defaults, &mut findings);
     let routes = routes::Routes::new(world, defaults, &mut findings);
     let (mut splits, claims) = splits::by_root(world, &routes, &mut findings);
     let pods_by_ip = addresses::pods_by_ip(world);
@@ -62,7 +63,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         .services
         .iter()
         .map(|(key, facts)| {
-            let ports = endpoints::ports(world, key, facts, &endpoints, &pods);
+            let ports = endpoints::ports((world, &revocations), key, facts, &endpoints, &pods);
             let splits = splits.remove(key).unwrap_or_default();
             let entry = releases::service_entry(world, key, facts, ports, splits);
             (key.clone(), Arc::new(entry))
@@ -104,6 +105,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         names: Arc::new(names),
         releases: Arc::new(releases),
         externals: Arc::new(externals),
+        revocations: Arc::new(revocations),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

@@ -99,7 +99,9 @@ fn egress(index: &Index, caller: &Caller) -> Option<Egress> {
             index.world.namespace(namespace),
             &Annotations::default(),
         ),
-        objects: entries.map(|entry| entry.object.clone()).collect(),
+        objects: entries
+            .map(|entry| index.with_resolved(&entry.object))
+            .collect(),
     };
     (!egress.is_idle()).then_some(egress)
 }

@@ -8,6 +8,8 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
+use policy::egress::behind_nat64;
+
 use super::{Index, PodId, peers::Workload, service_routes::Audience};
 use crate::world::ObjectKey;
 
@@ -29,6 +31,8 @@ pub struct Changes {
     pub workloads: HashSet<Workload>,
     /// Those among them that are larger or smaller by much.
     pub(crate) resized: HashSet<Workload>,
+    /// Certificates are refused that were not, or no more: this concerns all proxies.
+    pub(crate) revocations: bool,
 }
 
 /// What the resources of one proxy were made from.
@@ -52,10 +56,11 @@ impl Changes {
 
     /// Whether a proxy with this interest may get something else now.
     pub(crate) fn concern(&self, interest: &Interest) -> bool {
-        !(self.services.is_disjoint(&interest.services)
-            && self.pods.is_disjoint(&interest.pods)
-            && self.addresses.is_disjoint(&interest.addresses)
-            && self.hosts.is_disjoint(&interest.hosts))
+        self.revocations
+            || !(self.services.is_disjoint(&interest.services)
+                && self.pods.is_disjoint(&interest.pods)
+                && self.addresses.is_disjoint(&interest.addresses)
+                && self.hosts.is_disjoint(&interest.hosts))
             || interest
                 .workload
                 .as_ref()
@@ -137,7 +142,8 @@ impl Interest {
     /// With the addresses that may not be called, too: what stands there now may leave.
     fn add_host(&mut self, index: &Index, host: Arc<str>) {
         let addresses = index.addresses_of_host(&host).iter().copied();
-        self.addresses.extend(addresses);
+        self.addresses.extend(addresses.clone());
+        self.addresses.extend(addresses.filter_map(behind_nat64));
         self.hosts.insert(host);
     }
 

@@ -10,6 +10,8 @@ use policy::egress::EgressMode;
 use policy::mode::{AccessMode, MtlsMode};
 use policy::trace::Tracing;
 
+use super::revoked::RevocationContext;
+
 /// What the chart says where nothing closer does.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -35,6 +37,9 @@ pub struct Defaults {
     pub excluded_namespaces: Arc<BTreeSet<String>>,
     /// `tracing`; none: it has no endpoint.
     pub tracing: Option<Arc<Tracing>>,
+    /// What Revocations may not be about, and which are not in force yet. This part changes while
+    /// the controller runs.
+    pub revocation: Arc<RevocationContext>,
 }
 
 impl Default for Defaults {
@@ -52,6 +57,7 @@ impl Default for Defaults {
             udp_network_policies: false,
             excluded_namespaces: Arc::default(),
             tracing: None,
+            revocation: Arc::default(),
         }
     }
 }

@@ -1,20 +1,16 @@
-//! ExternalServices in force: which pods each admits, which Services stand for one, and what of the
-//! resolved addresses stands outside the mesh.
+//! What each pod may call outside the mesh by ExternalServices, and what of the resolved addresses
+//! stands outside it.
 //!
 //! Compiled without addresses: those of hosts change by themselves, and pods, Services and nodes
 //! come and go at addresses. What is outside is read from the World when a proxy is served, so an
 //! address that a host had for long is taken away as soon as a pod has it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use policy::{
     egress::{
         Egress, ExternalObject, ExternalPort, ExternalProtocol, ExternalTarget, OriginateTls,
-        may_be_outside,
+        behind_nat64, may_be_outside,
     },
     name::ObjectRef,
 };
@@ -26,36 +22,6 @@ use crate::world::{ObjectKey, PodFacts, ResolvedName};
 /// an endpoint in every proxy that may call the host.
 const MOST_ADDRESSES: usize = 64;
 
-/// All that are in force.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Externals {
-    /// In order of precedence between equals.
-    pub(crate) entries: Vec<ExternalEntry>,
-    /// Places of those that admit accounts of a namespace, in that order and no more than a proxy
-    /// may hold.
-    pub(crate) by_namespace: BTreeMap<Arc<str>, Vec<usize>>,
-    /// Places by the Service that stands for it, which has its name.
-    pub(crate) services: BTreeMap<ObjectKey, usize>,
-}
-
-/// One that is in force.
-#[derive(Debug, PartialEq)]
-pub(crate) struct ExternalEntry {
-    pub(crate) origin: (ObjectRef, i64),
-    /// Without resolved addresses.
-    pub(crate) object: ExternalObject,
-    pub(crate) callers: Callers,
-}
-
-/// The callers that an object admits.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Callers {
-    /// All of this namespace.
-    Namespace(Arc<str>),
-    /// Those of these accounts, by namespace and name.
-    Accounts(BTreeSet<ObjectKey>),
-}
-
 /// How calls of a Service go to a host outside.
 #[derive(Debug)]
 pub(crate) struct ExternalRoute<'a> {
@@ -64,60 +30,6 @@ pub(crate) struct ExternalRoute<'a> {
     pub(crate) port: &'a ExternalPort,
     /// Where they may go; empty where the object does not admit the caller.
     pub(crate) addresses: Vec<IpAddr>,
-}
-
-impl Callers {
-    fn admit(&self, namespace: &str, account: &str) -> bool {
-        match self {
-            Self::Namespace(own) => **own == *namespace,
-            Self::Accounts(accounts) => {
-                let mut accounts = accounts.iter();
-                accounts.any(|one| *one.namespace == *namespace && *one.name == *account)
-            }
-        }
-    }
-
-    /// The namespaces of which it admits some.
-    pub(crate) fn namespaces(&self) -> BTreeSet<&Arc<str>> {
-        match self {
-            Self::Namespace(namespace) => BTreeSet::from([namespace]),
-            Self::Accounts(accounts) => accounts.iter().map(|one| &one.namespace).collect(),
-        }
-    }
-}
-
-impl Externals {
-    /// Those that admit an account, in order of precedence.
-    pub(crate) fn of<'a>(
-        &'a self,
-        namespace: &'a str,
-        account: &'a str,
-    ) -> impl Iterator<Item = &'a ExternalEntry> {
-        let places = self.by_namespace.get(namespace).into_iter().flatten();
-        let entries = places.filter_map(move |at| self.entries.get(*at));
-        entries.filter(move |entry| entry.callers.admit(namespace, account))
-    }
-
-    /// Whether the two give an account the same.
-    pub(crate) fn same_for(&self, other: &Self, namespace: &str, account: &str) -> bool {
-        self.of(namespace, account).eq(other.of(namespace, account))
-    }
-
-    /// The object that a port of a Service stands for.
-    pub(crate) fn of_service(
-        &self,
-        service: &ObjectKey,
-        port: u16,
-    ) -> Option<(&ExternalEntry, &ExternalPort)> {
-        let entry = self.entries.get(*self.services.get(service)?)?;
-        let mut ports = entry.object.ports.iter();
-        Some((entry, ports.find(|own| own.port == port)?))
-    }
-
-    /// The object that a Service stands for.
-    pub(crate) fn behind(&self, service: &ObjectKey) -> Option<&ExternalEntry> {
-        self.entries.get(*self.services.get(service)?)
-    }
 }
 
 impl Model {
@@ -228,7 +140,8 @@ impl Index {
         name.map_or(&[][..], |name| &name.addresses[..])
     }
 
-    fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
+    /// The object with the addresses by which calls of its TCP ports are recognised.
+    pub(crate) fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
         let ports = object.ports.iter();
         let tcp: Vec<&ExternalPort> = ports
             .filter(|port| port.protocol == ExternalProtocol::Tcp)
@@ -250,13 +163,16 @@ impl Index {
         }
     }
 
-    /// Whether nothing of the cluster stands at an answer of DNS.
+    /// Whether nothing of the cluster stands at an answer of DNS, nor at the address that NAT64
+    /// makes of it.
     fn is_outside(&self, ip: IpAddr, port: u16) -> bool {
-        may_be_outside(ip)
-            && !self.pods_by_ip.contains_key(&ip)
-            && !self.services_by_ip.contains_key(&ip)
-            && !self.services_by_outer.contains_key(&(ip, port))
-            && !self.node_ips.contains(&ip)
+        let inner = |ip: IpAddr| {
+            self.pods_by_ip.contains_key(&ip)
+                || self.services_by_ip.contains_key(&ip)
+                || self.services_by_outer.contains_key(&(ip, port))
+                || self.node_ips.contains(&ip)
+        };
+        may_be_outside(ip) && !inner(ip) && !behind_nat64(ip).is_some_and(inner)
     }
 }
 

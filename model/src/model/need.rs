@@ -34,6 +34,13 @@ impl Model {
     /// The pods with a running proxy whose own policy is made from this object.
     pub fn protected_by(&self, object: &ObjectRef) -> BTreeSet<PodId> {
         let index = &self.index;
+        // Every proxy refuses what it revokes.
+        if object.kind == Kind::Revocation {
+            let all = self
+                .running_pods()
+                .filter(|_| index.revocations.has(object));
+            return all.cloned().collect();
+        }
         let Some(dependents) = index.dependents().0.get(object) else {
             return BTreeSet::new();
         };
@@ -61,7 +68,8 @@ impl Model {
         self.index.running().get(&at).map_or(&[], Vec::as_slice)
     }
 
-    /// All pods whose proxies run.
+    /// All pods whose proxies run, but for those that are revoked for good: no controller serves
+    /// these, so nothing of them is waited for.
     pub fn running_pods(&self) -> impl Iterator<Item = &PodId> {
         self.index.running().values().flatten()
     }
@@ -73,11 +81,16 @@ impl Model {
 
     fn running_pod(&self, pod: &PodId) -> Option<&PodFacts> {
         let facts = self.index.world.pods.get(pod)?;
-        is_running(facts).then_some(facts)
+        self.index.is_served(facts).then_some(facts)
     }
 }
 
 impl Index {
+    /// Whether controllers serve the proxy of a pod.
+    fn is_served(&self, facts: &PodFacts) -> bool {
+        is_running(facts) && !self.revocations.has_ended(&facts.uid)
+    }
+
     /// The addresses and ports whose callers get this object.
     pub(crate) fn called_at(&self, object: &ObjectRef) -> impl Iterator<Item = (IpAddr, u16)> {
         let dependents = self.dependents().0.get(object);
@@ -226,7 +239,7 @@ impl Index {
                 .world
                 .pods
                 .iter()
-                .filter(|(_, facts)| is_running(facts))
+                .filter(|(_, facts)| self.is_served(facts))
             {
                 let account = ObjectKey {
                     namespace: pod.namespace.clone(),

@@ -8,6 +8,7 @@ use policy::{
     egress::ExternalObject,
     http_match::HttpMatch,
     name::ObjectRef,
+    revoked::Revocation,
     route::{Forward, names::Names},
 };
 use prost::Message as _;
@@ -89,6 +90,12 @@ impl EncodedResource {
         Self::new(wire::names::ROUTES.to_owned(), content, Vec::new())
     }
 
+    /// What all proxies refuse.
+    pub(crate) fn revocations(all: &[Revocation], origins: Vec<(ObjectRef, i64)>) -> Self {
+        let content = v1::resource::Content::Revocations(wire::convert::revocations_message(all));
+        Self::new(wire::names::REVOCATIONS.to_owned(), content, origins)
+    }
+
     /// Whether some object's state depends on which proxies have this.
     pub fn is_of_objects(&self) -> bool {
         !self.origins.is_empty()
@@ -128,8 +135,8 @@ impl SharedResources {
         self.of_objects(name, name, content, Vec::new())
     }
 
-    /// The resource of this name and content, made from these objects. `key` tells it from others
-    /// of its name, which other proxies get.
+    /// The resource of this name and content, made from these objects. `key` distinguishes it from
+    /// others of its name, which other proxies get.
     pub(crate) fn of_objects(
         &self,
         key: &str,
@@ -171,7 +178,10 @@ mod tests {
 
     fn content(text: &str) -> v1::resource::Content {
         let roots = vec![text.as_bytes().to_vec()];
-        v1::resource::Content::Bundle(v1::Bundle { roots })
+        v1::resource::Content::Bundle(v1::Bundle {
+            roots,
+            ..v1::Bundle::default()
+        })
     }
 
     #[test]

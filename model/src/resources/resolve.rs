@@ -51,6 +51,9 @@ impl Model {
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
         }
+        if let Some(revocations) = index.revocations.published() {
+            set.add(revocations);
+        }
         set.add_policy(index.guard(pod, capabilities.parts()));
         if let Some(names) = index.routes(pod, facts) {
             set.add(names);

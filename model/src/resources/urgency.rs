@@ -8,7 +8,8 @@ use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter, a pod that left its address, a right
-/// to harm calls, a part of the calls of a release's candidate, a way out of the mesh. Such a change is sent at once; all
+/// to harm calls, a part of the calls of a release's candidate, a way out of the mesh, a certificate
+/// that is revoked. Such a change is sent at once; all
 /// others may wait for company.
 pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
@@ -28,6 +29,8 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
             !leave_as_before || !old.endpoints.iter().all(kept)
         }
         (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
+        (None, Some(Content::Revocations(_))) | (Some(Content::Revocations(_)), None) => true,
+        (Some(Content::Revocations(old)), Some(Content::Revocations(new))) => old != new,
         (Some(Content::Rule(old)), Some(Content::Rule(new)))
         | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
         // A candidate that gets less may harm what it gets.

@@ -84,9 +84,10 @@ pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
         Kind::GrpcRoute => world.grpc_routes.contains_key(key),
         Kind::GatewayTcpRoute => world.gateway_tcp_routes.contains_key(key),
         Kind::ReferenceGrant => world.grants.contains_key(key),
-        // One that is made does nothing before its status orders it.
+        // One that is made does nothing before its status orders it, or is in no namespace.
         Kind::CanaryRelease
         | Kind::FaultExperiment
+        | Kind::Revocation
         | Kind::Service
         | Kind::Pod
         | Kind::Namespace => false,
@@ -112,6 +113,7 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
         Kind::ReferenceGrant => lay!(world.grants, key, object, reference_grant),
         Kind::CanaryRelease
         | Kind::FaultExperiment
+        | Kind::Revocation
         | Kind::Service
         | Kind::Pod
         | Kind::Namespace => {}

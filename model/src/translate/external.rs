@@ -1,4 +1,4 @@
-//! Translates ExternalServices.
+//! Translates objects of kind ExternalService.
 
 use crds::smi::validation::Cluster;
 use crds::weft::ExternalServiceSpec;

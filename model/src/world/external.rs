@@ -4,12 +4,12 @@
 //! The latter come from no watch. The controller puts them into its collector under the keys that
 //! stand here, and compiling reads them like any other fact.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use crds::smi::validation::Severity;
 use crds::weft::validation::External;
 
-use super::{World, fact::Fact, key::ObjectKey, smi::Meta};
+use super::{fact::Fact, key::ObjectKey, smi::Meta};
 
 /// An ExternalService.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,37 +68,5 @@ impl Fact for CaBundle {
     /// An authority that is taken away must not be believed any more.
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
         old.is_some() && old != new
-    }
-}
-
-impl World {
-    /// What a Service stands for: the object of its name, where the Service itself leads nowhere
-    /// and the object names a host to which calls can go.
-    #[must_use]
-    pub(crate) fn external_of(&self, service: &ObjectKey) -> Option<&External> {
-        let facts = self.services.get(service)?;
-        let leads_elsewhere = facts.has_selector || facts.headless || facts.external_name.is_some();
-        let external = self.external_services.get(service)?.effective()?;
-        let mut hosts = external.hosts.iter();
-        let has_host = hosts.any(|host| host.exact().is_some());
-        (has_host && !leads_elsewhere).then_some(external)
-    }
-
-    /// The ConfigMaps that objects name for certificates of authorities.
-    #[must_use]
-    pub fn external_authorities(&self) -> BTreeSet<ObjectKey> {
-        let named = self.external_services.iter();
-        let named = named.filter_map(|(key, facts)| Some((key, facts.effective()?)));
-        let tls = named.flat_map(|(key, external)| {
-            let ports = external.ports.iter();
-            ports.filter_map(move |port| Some((key, port.tls.as_ref()?)))
-        });
-        tls.filter_map(|(key, tls)| {
-            Some(ObjectKey {
-                namespace: key.namespace.clone(),
-                name: tls.ca.clone()?,
-            })
-        })
-        .collect()
     }
 }

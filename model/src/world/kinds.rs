@@ -71,6 +71,9 @@ macro_rules! rows {
             /// ExternalServices.
             external_services: ExternalFacts = crds::weft::ExternalService,
                 validate external_service, policy, Some(Kind::ExternalService), true;
+            /// Revocations; the key's namespace is empty.
+            revocations: RevocationFacts = crds::weft::Revocation,
+                validate revocation, policy, Some(Kind::Revocation), true;
             /// HTTPRoutes. A part of their status is written, and not this way.
             http_routes: GatewayRouteFacts = gateway_api::HTTPRoute,
                 serve http_route, policy, Some(Kind::HttpRoute), false;

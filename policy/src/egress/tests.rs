@@ -216,7 +216,7 @@ fn objects_add_up_and_none_takes_away() {
 
 #[test]
 fn call_leaves_at_the_target_port_with_its_name_checked() {
-    let begun = |server_name: Option<&str>| {
+    let originated = |server_name: Option<&str>| {
         Some(Arc::new(OriginateTls {
             server_name: server_name.map(Arc::from),
             roots: Roots::Public,
@@ -230,12 +230,12 @@ fn call_leaves_at_the_target_port_with_its_name_checked() {
         }]
     };
     let egress = denied(vec![
-        object("own", &["*.pay.example"], &[], at(begun(None))),
+        object("own", &["*.pay.example"], &[], at(originated(None))),
         object(
             "set",
             &[],
             &["203.0.113.0/24"],
-            at(begun(Some("set.example"))),
+            at(originated(Some("set.example"))),
         ),
     ]);
     let named = call("198.51.100.1", 80, Some("a.pay.example"), None);
@@ -325,6 +325,21 @@ fn inner_and_disguised_addresses_are_never_outside() {
         "64:ff9b::203.0.113.7",
     ] {
         assert!(may_be_outside(outer.parse().unwrap()), "{outer}");
+    }
+}
+
+/// Else an answer could lead to a pod of IPv4 in a spelling that no pod has.
+#[test]
+fn address_of_nat64_is_that_of_ipv4() {
+    let behind = |raw: &str| behind_nat64(raw.parse().unwrap()).map(|ip| ip.to_string());
+    assert_eq!(behind("64:ff9b::10.0.0.11").as_deref(), Some("10.0.0.11"));
+    for other in [
+        "10.0.0.11",
+        "::ffff:10.0.0.11",
+        "64:ff9b:1::a00:b",
+        "2001:db8::7",
+    ] {
+        assert_eq!(behind(other), None, "{other}");
     }
 }
 

@@ -57,7 +57,8 @@ impl HealthSignal {
             | Reason::NoRoute
             | Reason::InvalidBackend
             | Reason::InvalidRoute
-            | Reason::EgressDenied => None,
+            | Reason::EgressDenied
+            | Reason::Revoked => None,
         }
     }
 }

@@ -11,10 +11,11 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -58,6 +59,10 @@ struct Rest {
 #[derive(Clone, Debug)]
 pub struct FlushHandle(Arc<Mutex<Out>>);
 
+/// The connection, for what may end it from elsewhere. Does not keep it open.
+#[derive(Clone, Debug)]
+pub struct BreakOff(Weak<Mutex<Out>>);
+
 #[derive(Debug)]
 struct Out {
     stream: OwnedWriteHalf,
@@ -97,6 +102,12 @@ impl Coalescing {
 }
 
 impl FlushHandle {
+    /// What may end the connection from elsewhere.
+    #[must_use]
+    pub fn break_off(&self) -> BreakOff {
+        BreakOff(Arc::downgrade(&self.0))
+    }
+
     /// From now on what is written waits for [`Self::flush`].
     pub fn collect(&self) {
         self.0.lock().collecting = true;
@@ -112,6 +123,25 @@ impl FlushHandle {
             out.clear();
             cx.waker().wake_by_ref();
         }
+    }
+}
+
+impl BreakOff {
+    /// Ends both directions at once. The connection's task finds that out by its next read, which
+    /// this wakes.
+    pub fn now(&self) {
+        if let Some(out) = self.0.upgrade() {
+            let out = out.lock();
+            let stream: &TcpStream = out.stream.as_ref();
+            // One that has ended already is what is wanted.
+            let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// False once the connection was dropped.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::access::{self, Access, Ports};
 use policy::access_log::{AccessLog, NotAnAccessLog};
@@ -28,6 +29,7 @@ mod services;
 use crate::config::apply::lists::{endpoint_of, meshed_address, positions_of};
 use crate::config::apply::services::{routed_service_of, service_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot, Version, Workload};
+use crate::config::vouched::Vouched;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::trace::TracingConfig;
@@ -137,21 +139,7 @@ impl Snapshot {
         let before = (next.workload.clone(), next.rules_fingerprint());
         if batch.full {
             next.stream += 1;
-            let kept: HashSet<&str> = batch
-                .unchanged
-                .iter()
-                .map(String::as_str)
-                .chain(batch.set.iter().map(|resource| resource.name.as_str()))
-                .collect();
-            let gone: Vec<String> = next
-                .versions
-                .keys()
-                .filter(|name| !kept.contains(name.as_str()))
-                .cloned()
-                .collect();
-            for name in gone {
-                next.remove(&name);
-            }
+            next.keep_only(&batch);
         }
         for name in &batch.remove {
             next.remove(name);
@@ -187,11 +175,35 @@ impl Snapshot {
             next.declared = Arc::new(next.declared_ports());
         }
         next.extend_read_only(self);
-        if self.takes_copies() != next.takes_copies() || self.egress != next.egress {
+        if self.takes_copies() != next.takes_copies()
+            || self.egress != next.egress
+            || self.vouched != next.vouched
+            || self.revocations != next.revocations
+        {
             next.policy_revision += 1;
         }
         next.note_meshed_services(registry);
         (next, nacks)
+    }
+
+    /// Drops what a full batch does not name.
+    fn keep_only(&mut self, batch: &v1::Batch) {
+        let kept: HashSet<&str> = batch
+            .unchanged
+            .iter()
+            .map(String::as_str)
+            .chain(batch.set.iter().map(|resource| resource.name.as_str()))
+            .collect();
+        let held = self.versions.keys().map(String::as_str);
+        // It has no version while it is what an unreadable one made of it.
+        let held = held.chain([wire::names::EGRESS]);
+        let gone: Vec<String> = held
+            .filter(|name| !kept.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        for name in gone {
+            self.remove(&name);
+        }
     }
 
     pub(super) fn declared_ports(&self) -> BTreeSet<u16> {
@@ -271,6 +283,8 @@ impl Snapshot {
             self.positions = None;
         } else if name == wire::names::EGRESS {
             self.egress = Arc::default();
+        } else if name == wire::names::REVOCATIONS {
+            self.revocations = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -301,6 +315,8 @@ impl Snapshot {
                 if bundle.roots.is_empty() {
                     return Err("a trust bundle without roots".to_owned());
                 }
+                self.vouched = Vouched::read(&bundle)?;
+                self.renew_within = Duration::from_millis(bundle.renew_within);
                 self.roots = bundle.roots;
             }
             v1::resource::Content::Workload(workload) => {
@@ -343,6 +359,10 @@ impl Snapshot {
                 self.positions = Some(positions_of(message)?);
             }
             v1::resource::Content::Egress(egress) => self.set_egress(&egress)?,
+            v1::resource::Content::Revocations(message) => {
+                let revocations = convert::revocations(&message);
+                self.revoke(revocations.map_err(|bad| bad.to_string())?);
+            }
             v1::resource::Content::Guard(guard) => {
                 let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 self.set_guard(&guard);

@@ -18,6 +18,7 @@ use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange, Protocol};
+use policy::revoked::Revocations;
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::share::Share;
@@ -28,6 +29,7 @@ use policy::traffic::pod::PodGuard;
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::config::shares::Shares;
+use crate::config::vouched::Vouched;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
 use crate::endpoints::location::Location;
@@ -137,6 +139,11 @@ pub struct Snapshot {
     read_only_grace: Option<ReadOnlyGrace>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
+    /// How soon the own certificate is to be under the first root. Zero: that does not matter.
+    pub(crate) renew_within: Duration,
+    pub(crate) vouched: Vouched,
+    /// Whose certificates are refused; `None`: none are.
+    pub(crate) revocations: Option<Arc<Revocations>>,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) versions: HashMap<String, Version>,
     /// Ports of the own pod that are declared.
@@ -181,6 +188,9 @@ impl Default for Snapshot {
             names: None,
             read_only_grace: None,
             roots: Vec::new(),
+            renew_within: Duration::ZERO,
+            vouched: Vouched::default(),
+            revocations: None,
             rules: BTreeMap::new(),
             versions: HashMap::new(),
             declared: Arc::default(),

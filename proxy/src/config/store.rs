@@ -8,13 +8,12 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use policy::limit::offered::Offered;
@@ -30,6 +29,7 @@ use wire::v1;
 use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
 use crate::config::names::{LOOKUP_WAIT, QueriedNames};
+use crate::config::own_pod::OwnPod;
 use crate::config::shares::{limit_of, share_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
@@ -91,7 +91,7 @@ pub struct Store {
     /// Rules that are only tried.
     pub dry_runs: Arc<DryRuns>,
     /// Which pod this is.
-    certs: CertHandle,
+    pub(super) own: OwnPod,
     /// How often the pod began to get nothing but copies.
     read_only_began: Arc<AtomicU64>,
     /// The runs of FaultExperiments that may harm calls.
@@ -143,17 +143,18 @@ impl Store {
             telemetry,
             log: LevelRequest::of_the_start(),
             dry_runs: Arc::default(),
-            certs: CertHandle::empty(),
+            own: OwnPod::default(),
             read_only_began: Arc::default(),
             grants: Grants::default(),
         }
     }
 
     /// Of the pod that these certificates are for. A proxy has one before any message arrives,
-    /// and each later one is for the same pod.
+    /// and each later one is for the same pod. Its handshakes trust `roots`.
     #[must_use]
-    pub fn of_pod(self, certs: CertHandle) -> Self {
-        Self { certs, ..self }
+    pub fn of_pod(self, certs: CertHandle, roots: Roots) -> Self {
+        let own = OwnPod::new(certs, roots);
+        Self { own, ..self }
     }
 
     /// The newest snapshot. A decision takes one, and reads everything from it.
@@ -219,8 +220,7 @@ impl Store {
         let before = self.snapshot.load();
         let changes_destinations = changes_destinations(&batch);
         let (mut next, nacks) = before.after(batch, &self.registry);
-        let leaf = self.certs.current();
-        next.prove_pod(leaf.as_ref().and_then(|leaf| leaf.identity().pod_uid()));
+        self.own.settle(&before, &mut next);
         if before.log_filter != next.log_filter {
             self.request_log_filter(next.log_filter.as_ref());
         }

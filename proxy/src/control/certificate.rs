@@ -1,6 +1,7 @@
 //! Requests the proxy's certificate and renews it: well before its end by the wall clock, and at
 //! once where that clock is set back before its begin, where the roots in use do not vouch for it
-//! any more, and where a controller refuses it. A failed renewal keeps the current one.
+//! any more, where it is revoked, and where a controller refuses it. A failed renewal keeps the
+//! current one.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use identity::{IdentityError, LeafKey, Roots};
 use runtime::backoff::Backoff;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
@@ -26,6 +27,45 @@ const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
 /// again not before this.
 pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// A replica may be this much later than another one to load what the authority has become.
+const REPLICA_LAG: Duration = Duration::from_secs(1);
+
+/// How soon a certificate is replaced that is not under the first root, or is revoked.
+#[derive(Debug)]
+pub(super) struct RenewalPace {
+    /// After requests that brought no better one, as of a replica that lags. Where no replica has
+    /// the first root's issuer, the mesh must not request certificates for ever.
+    lag: Backoff,
+    /// The end of the last such wait.
+    not_before: Option<Instant>,
+}
+
+impl RenewalPace {
+    const fn new() -> Self {
+        Self {
+            lag: Backoff::new(REPLICA_LAG, FRESH_FOR),
+            not_before: None,
+        }
+    }
+
+    /// The certificate is as it is to be.
+    pub(super) fn reset(&mut self) {
+        self.lag.reset();
+        self.not_before = None;
+    }
+
+    /// A time by chance within this one.
+    pub(super) fn due(&self, within: Duration) -> Instant {
+        let due = Instant::now() + within.mul_f64(rand::random());
+        self.not_before.map_or(due, |soonest| due.max(soonest))
+    }
+
+    /// Another one is requested now.
+    fn requested(&mut self) {
+        self.not_before = Some(Instant::now() + self.lag.next_delay());
+    }
+}
+
 impl Control {
     pub(super) async fn keep_certified(
         &self,
@@ -34,7 +74,8 @@ impl Control {
         unknown_authority: &Flag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        let mut last_refused = None;
+        let (mut last_refused, mut pace) = (None, RenewalPace::new());
+        let mut newer = RenewalPace::new();
         loop {
             match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
@@ -73,6 +114,14 @@ impl Control {
                             last_refused = Some(Instant::now());
                             tracing::warn!("peers refuse the certificate, requesting another");
                         }
+                        () = self.must_be_under_first_root(&mut pace) => {
+                            pace.requested();
+                            tracing::info!("the root is replaced, requesting another certificate");
+                        }
+                        () = self.must_be_newer(&mut newer) => {
+                            newer.requested();
+                            tracing::info!("the certificate is revoked or will be, requesting another");
+                        }
                     }
                 }
                 Err(error) => {
@@ -96,12 +145,60 @@ impl Control {
         self.refused.raised().await;
     }
 
-    /// Notes when peers with the same roots would refuse the certificate in use.
+    /// Returns when the certificate in use is to be replaced because it is not under the first root,
+    /// at a time by chance within the one that the bundle has for this.
+    async fn must_be_under_first_root(&self, pace: &mut RenewalPace) {
+        let mut changes = self.renew_within.subscribe();
+        let mut due: Option<Instant> = None;
+        loop {
+            let within = *changes.borrow_and_update();
+            let is_under = self.is_under_first_root();
+            if is_under {
+                pace.reset();
+            }
+            due = match is_under || within.is_zero() {
+                true => None,
+                // Bundles that come one after the other put nothing off.
+                false => {
+                    let anew = pace.due(within);
+                    Some(due.map_or(anew, |due| due.min(anew)))
+                }
+            };
+            let changed = match due {
+                None => changes.changed().await,
+                Some(due) => match timeout_at(due, changes.changed()).await {
+                    Ok(changed) => changed,
+                    Err(_) => return,
+                },
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether the first root alone vouches for the certificate in use.
+    fn is_under_first_root(&self) -> bool {
+        let (Some(leaf), Some(first)) = (
+            self.certs.current(),
+            self.roots.certificates().into_iter().next(),
+        ) else {
+            return true;
+        };
+        let first = Roots::new(&self.identity, vec![first]);
+        let refused = first.map(|first| leaf.accepted_by(&first, self.clock.now()));
+        !matches!(refused, Ok(Err(IdentityError::UnknownAuthority)))
+    }
+
+    /// Notes when peers with the same roots would refuse the certificate in use. One that is revoked
+    /// is replaced where that helps.
     pub(super) fn must_be_vouched_for(&self) {
         let Some(leaf) = self.certs.current() else {
             return;
         };
-        if let Err(error) = leaf.accepted_by(&self.roots, self.clock.now()) {
+        if let Err(error) = leaf.accepted_by(&self.roots, self.clock.now())
+            && !matches!(error, IdentityError::Revoked { .. })
+        {
             tracing::warn!(%error, "the roots in use do not vouch for the certificate");
             self.refused.raise();
         }
@@ -128,7 +225,7 @@ impl Control {
         );
         // A mounted bundle that is wrong must not be what is tried next time.
         let unknown_authority = Some(unknown_authority).filter(|_| mounted.is_none());
-        let channel = self
+        let (channel, _) = self
             .channel(config, contact, unknown_authority, None)
             .await?;
         self.reached(StartupStep::Connection);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{PollNext, Stream, select_with_strategy};
 use identity::tls::{self, H2_ALPN};
+use identity::verify::AuthorityId;
 use runtime::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -22,6 +23,7 @@ use wire::v1::control_client::ControlClient;
 use wire::v1::to_proxy::Message as ToProxy;
 
 use crate::config::store::Store;
+use crate::config::vouched::Distrusted;
 use crate::control::breaker_reports::{self, BreakerReports};
 use crate::control::early_reports;
 use crate::control::leaving::Contact;
@@ -38,6 +40,9 @@ const OUTBOX: usize = 64;
 const REPORTS: usize = 4;
 /// Largest batch: 10 000 endpoints are about 1 MiB.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
+
+/// How soon a stream ends whose controller is no longer trusted.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often idle destinations are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -98,6 +103,18 @@ fn outgoing(
     select_with_strategy(ReceiverStream::new(messages), reports, messages_first)
 }
 
+/// Returns when another certificate or a bundle of roots has come.
+async fn replaced(certified: &mut watch::Receiver<bool>, bundles: &mut watch::Receiver<Duration>) {
+    let changed = tokio::select! {
+        changed = certified.changed() => changed,
+        changed = bundles.changed() => changed,
+    };
+    if changed.is_err() {
+        // The sender has ended.
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Control {
     pub(super) async fn keep_streaming(
         &self,
@@ -112,7 +129,13 @@ impl Control {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
             let ended = self
-                .stream(&configured, contact, &mut backoff, unknown_authority)
+                .stream(
+                    &mut certified,
+                    &configured,
+                    contact,
+                    &mut backoff,
+                    unknown_authority,
+                )
                 .await;
             self.config.telemetry.metrics.control_connected.set(0);
             breaker_reports::lost(&self.config);
@@ -128,6 +151,7 @@ impl Control {
 
     pub(super) async fn stream(
         &self,
+        certified: &mut watch::Receiver<bool>,
         configured: &watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
         backoff: &mut Backoff,
@@ -139,40 +163,37 @@ impl Control {
             self.controller.identity.clone(),
             &[H2_ALPN],
         );
-        let alerted = Some(Arc::clone(&self.refused));
-        let channel = self
+        let (alerted, shown) = (Some(Arc::clone(&self.refused)), self.certs.current());
+        let (channel, authority) = self
             .channel(config, contact, Some(unknown_authority), alerted)
             .await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
         let mut subscribed = Subscribed::wanted(&self.config);
-        let hello = v1::Hello {
-            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.config.snapshot().resource_versions(),
-            destinations: subscribed.names(),
-            capabilities: Capabilities::of_this_version(),
-        };
-        outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
+        let hello = v1::from_proxy::Message::Hello(self.hello(&subscribed));
+        outbox.try_send(from_proxy(hello))?;
         let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         let mut live_queries = OpenQuestions::new(self, client.clone());
         let mut batches = client
             .stream(outgoing(messages, reported))
             .await
-            .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
+            .map_err(|status| self.refusal("refused a stream", &status, shown.as_deref()))?
             .into_inner();
         self.reached(StartupStep::Stream);
         let mut reports = std::pin::pin!(self.report(reports, outbox.clone()));
+        let mut distrusted = std::pin::pin!(self.until_distrusted(&authority));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let mut looks = tokio::time::interval(status::LOOK_EVERY);
         let mut last_sent = LastSent::default();
         let mut draining = self.draining.clone();
+        let mut bundles = self.renew_within.subscribe();
         let mut breaker_reports = BreakerReports::begin(&self.config);
         // Before any report.
         self.send_status(&outbox, &mut last_sent)?;
         loop {
             tokio::select! {
                 message = batches.message() => {
-                    let Some(message) = message? else { return Ok(()) };
+                    let Some(message) = message.map_err(|status| self.refusal("ended the stream", &status, shown.as_deref()))? else { return Ok(()) };
                     let batch = match message.message {
                         Some(ToProxy::Batch(batch)) => batch,
                         Some(ToProxy::Ask(ask)) => {
@@ -216,6 +237,9 @@ impl Control {
                 }
                 _ = tidy.tick() => self.subscribe(&outbox, &mut subscribed)?,
                 _ = looks.tick() => self.send_status(&outbox, &mut last_sent)?,
+                // A rotation waits for this.
+                () = replaced(certified, &mut bundles) => self.send_status(&outbox, &mut last_sent)?,
+                () = &mut distrusted => return Err(Distrusted.into()),
                 // A deleted pod may not live until the next look.
                 () = status::deleted(&mut draining), if !last_sent.is_draining() => {
                     self.send_status(&outbox, &mut last_sent)?;
@@ -224,6 +248,40 @@ impl Control {
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
+    }
+
+    /// The first message of a stream.
+    fn hello(&self, subscribed: &Subscribed) -> v1::Hello {
+        let snapshot = self.config.snapshot();
+        let mut held = snapshot.resource_versions();
+        let trusted = self.roots.certificates();
+        let sent = &snapshot.roots;
+        let is_same = trusted.len() == sent.len()
+            && trusted
+                .iter()
+                .zip(sent)
+                .all(|(used, sent)| **used == **sent);
+        // A certificate has brought other ones since, as of a replica that lagged. The controller
+        // sends its bundle again, so that they do not stay.
+        if !is_same {
+            held.remove(wire::names::BUNDLE);
+        }
+        v1::Hello {
+            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+            held,
+            destinations: subscribed.names(),
+            capabilities: Capabilities::of_this_version(),
+        }
+    }
+
+    /// Returns when the controller's certificate is of an authority that is no longer trusted, at a
+    /// time by chance: the streams of all proxies end for this reason.
+    async fn until_distrusted(&self, authority: &AuthorityId) {
+        let refused = self
+            .config
+            .until_refused(|now| now.vouched.check(authority));
+        refused.await;
+        sleep(LEAVE_WITHIN.mul_f64(rand::random())).await;
     }
 
     /// Sends what was counted, once the controller has answered: the first message of a stream is
@@ -280,7 +338,8 @@ impl Control {
             );
         }
         if brings_roots {
-            self.trust(self.config.snapshot().roots.clone());
+            let snapshot = self.config.snapshot();
+            self.trust(snapshot.roots.clone(), snapshot.renew_within);
         }
         from_proxy(v1::from_proxy::Message::Ack(v1::Ack { batch: id, nacks }))
     }

@@ -6,6 +6,7 @@ mod automation;
 mod breakers;
 mod certificate;
 mod older;
+mod revoked;
 mod shares;
 mod startup;
 mod status;
@@ -249,18 +250,20 @@ impl Bench {
         ]))
         .unwrap();
         let mut registry = Registry::default();
+        let telemetry = Telemetry::new(Metrics::register(&mut registry), AccessLog::OFF);
+        let certs = CertHandle::empty();
+        let trusted = Roots::new(&id("shop", "web"), ca.roots()).unwrap();
+        let config = Store::new(Arc::new(telemetry)).of_pod(certs.clone(), trusted.clone());
         let draining = watch::Sender::new(false);
         let bench = Self {
             control: Control {
                 identity: workload.own.identity,
                 controller: Arc::new(workload.controller),
-                config: Arc::new(Store::new(Arc::new(Telemetry::new(
-                    Metrics::register(&mut registry),
-                    AccessLog::OFF,
-                )))),
-                certs: CertHandle::empty(),
-                roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
+                config: Arc::new(config),
+                certs,
+                roots: trusted,
                 refused: Arc::default(),
+                renew_within: watch::Sender::default(),
                 clock,
                 draining: draining.subscribe(),
             },

@@ -43,7 +43,9 @@ impl Control {
         }
     }
 
-    pub(super) fn trust(&self, roots: Vec<Vec<u8>>) {
+    /// Takes the roots of a bundle, and within which time the own certificate is to be under the
+    /// first of them.
+    pub(super) fn trust(&self, roots: Vec<Vec<u8>>, renew_within: Duration) {
         if roots.is_empty() {
             return;
         }
@@ -54,6 +56,7 @@ impl Control {
             tracing::warn!(%error, "the controller sent roots that cannot be used, keeping those before");
         }
         self.must_be_vouched_for();
+        self.renew_within.send_replace(renew_within);
     }
 
     /// Until the first certificate the mounted file has the trusted roots; it also carries the

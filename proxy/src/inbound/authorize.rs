@@ -13,6 +13,7 @@ use policy::access::{Access, EvaluatedTraffic, Verdict};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::revoked::Revoked;
 
 use crate::config::dry_run::EvaluatedCall;
 use crate::config::snapshot::Snapshot;
@@ -28,6 +29,18 @@ const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
     reason: Reason::NoIdentity,
     by: None,
 };
+
+/// What a caller gets whose certificate is revoked.
+pub(super) const REVOKED: &str =
+    "the certificate of the caller is revoked: `kubectl get revocations` shows by what";
+
+/// The certificate of the caller is revoked, whatever the rules and modes.
+const fn revoked(by: &Revoked) -> Verdict<'_> {
+    Verdict::Refuse {
+        reason: Reason::Revoked,
+        by: Some(&by.by),
+    }
+}
 
 /// What a caller may send on a port.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +174,9 @@ fn evaluate<'a>(
     if needs_identity(connection, snapshot) {
         return WITHOUT_IDENTITY;
     }
+    if let Some(by) = connection.revoked(snapshot) {
+        return revoked(by);
+    }
     let port = connection.local.port();
     snapshot.access.decide(connection.caller(), port, traffic)
 }
@@ -184,7 +200,10 @@ fn enforce(
     if !snapshot.is_complete() {
         return Err(Failure::no_configuration());
     }
-    let detail = if needs_identity(connection, snapshot) {
+    let detail = if reason == Reason::Revoked {
+        connection.proxy.telemetry.metrics.revoked_refusals.inc();
+        REVOKED
+    } else if needs_identity(connection, snapshot) {
         "plaintext is not accepted here"
     } else {
         "no TrafficTarget allows this call"
@@ -247,13 +266,19 @@ pub(super) fn authorize(
 
 /// The verdict of the rules on a request, and which path of it is sent on. A request whose
 /// path they could see in another way than the application is refused where they decide by
-/// it, from any caller.
+/// it, from any caller; before that, any request of a caller whose certificate is revoked.
 pub(super) fn evaluate_request<'a, 'p>(
     connection: &Connection,
     snapshot: &'a Snapshot,
     parts: &Parts,
     path: &'p EvaluatedPath,
 ) -> Result<RequestVerdict<'a, 'p>, Failure> {
+    if let Some(by) = connection.revoked_for_good(snapshot) {
+        return Ok(RequestVerdict {
+            verdict: revoked(by),
+            replaced: None,
+        });
+    }
     let (port, sent) = (connection.local.port(), EvaluatedPath::sent(parts));
     let access = &snapshot.access;
     let evaluated = access.decide_request(connection.caller(), port, &sent, path.forms());
@@ -283,8 +308,12 @@ fn dry_run(
         return;
     }
     let (caller, port) = (connection.caller(), connection.local.port());
+    let revoked = match request {
+        Some(_) => connection.revoked_for_good(snapshot),
+        None => connection.revoked(snapshot),
+    };
     let would_pass = |candidate: &Access| {
-        if needs_identity(connection, snapshot) {
+        if needs_identity(connection, snapshot) || revoked.is_some() {
             return false;
         }
         let Some((parts, path)) = request else {

@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
+use policy::revoked::Revoked;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::config::snapshot::Snapshot;
+use crate::config::vouched::Distrusted;
 use crate::http::head::ReportedHead;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
@@ -48,7 +51,7 @@ struct OfCaller {
 
 impl CallerContext {
     /// A caller of the mesh, until its certificate ends.
-    pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
+    pub(super) fn new(peer: Arc<PeerIdentity>, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
             "{}/{}",
@@ -63,7 +66,7 @@ impl CallerContext {
             label,
             at,
             certificate_end: Some(certificate_end),
-            peer: Some(Arc::new(peer)),
+            peer: Some(peer),
             shared: Arc::default(),
         }
     }
@@ -193,13 +196,43 @@ impl Connection {
             })
     }
 
-    /// Returns when the certificate of the caller has ended, if it has one.
+    /// Returns when the certificate of the caller has ended, is of an authority that is no longer
+    /// trusted, or is revoked; never for a caller without one.
     pub(super) async fn certificate_ended(&self) {
-        match &self.certificate_end {
-            // On the heap: most connections end long before.
-            Some(end) => Box::pin(end.passed()).await,
-            None => std::future::pending().await,
-        }
+        let (Some(end), Some(peer)) = (&self.certificate_end, &self.peer) else {
+            return std::future::pending().await;
+        };
+        let config = &self.proxy.config;
+        let distrusted = config.until_refused(|now| now.keep(peer));
+        // On the heap: most connections end long before.
+        Box::pin(async move {
+            tokio::select! {
+                () = end.passed() => {}
+                _ = distrusted => {}
+            }
+        })
+        .await;
+    }
+
+    /// Whether the caller's certificate, if it has one, is of an authority that is still trusted.
+    pub(super) fn vouched_for(&self, snapshot: &Snapshot) -> Result<(), Distrusted> {
+        let peer = self.peer.as_ref();
+        peer.map_or(Ok(()), |peer| {
+            snapshot.vouched.check(&peer.certificate.authority)
+        })
+    }
+
+    /// What revokes the certificate of the caller, of whom bytes pass no longer.
+    pub(super) fn revoked<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Revoked> {
+        // One branch for each request while nothing is revoked.
+        let revocations = snapshot.revocations.as_ref()?;
+        revocations.find(&self.peer.as_ref()?.facts())
+    }
+
+    /// The same where requests do not pass either.
+    pub(super) fn revoked_for_good<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Revoked> {
+        let revoked = self.revoked(snapshot);
+        revoked.filter(|revoked| revoked.issued_before.is_none())
     }
 
     /// The last load of the application that it received.

@@ -13,7 +13,7 @@ use crate::http::deadline::{self, StopConditions};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::guard::wait_for_turn;
-use crate::inbound::reauthorize::{Allowed, no_longer_allowed, revoked_request, unless_revoked};
+use crate::inbound::reauthorize::{Allowed, no_longer_allowed, over, unless_over};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
 
@@ -56,8 +56,8 @@ pub(super) async fn forward(
     };
     let sent = pin!(sent);
     let sent = deadline::until(StopConditions::at(allowed.ends), sent);
-    let revoked = pin!(revoked_request(connection, allowed));
-    let sent = unless_revoked(sent, revoked).await;
+    let over = pin!(over(connection, allowed));
+    let sent = unless_over(sent, over).await;
     if matches!(&sent, Some(Ok(Ok(_)))) {
         connect_guard.answered();
     } else {
@@ -65,7 +65,7 @@ pub(super) async fn forward(
     }
     match sent {
         Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
-        None => Err(no_longer_allowed()),
+        None => Err(no_longer_allowed(connection)),
     }
 }
 

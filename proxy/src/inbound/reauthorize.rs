@@ -7,28 +7,31 @@ use std::time::{Duration, Instant};
 
 use policy::reason::Reason;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::inbound::authorize::{evaluate_request, needs_identity, refuses_bytes};
+use crate::inbound::authorize::{REVOKED, evaluate_request, needs_identity, refuses_bytes};
 use crate::inbound::connection::Connection;
 use crate::inbound::path::EvaluatedPath;
 
 /// A request in flight that a change no longer allows may go on for this long.
-pub(super) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 
 /// A call that a change has taken the right to go on away from.
-pub(super) fn no_longer_allowed() -> Failure {
+pub(super) fn no_longer_allowed(connection: &Connection) -> Failure {
+    let proxy = &connection.proxy;
+    let peer = connection.peer.as_ref();
+    if peer.is_some_and(|peer| proxy.config.ends(peer)) {
+        proxy.telemetry.metrics.revoked_refusals.inc();
+        return Failure::refused(Reason::Revoked, REVOKED);
+    }
     Failure::refused(Reason::NotAllowed, "the call is no longer allowed")
 }
 
-/// What `work` comes to, if it does before it was `revoked` and may no longer go on.
-pub(super) async fn unless_revoked<T>(
+/// What `work` comes to, if it does before it is `over` and may no longer go on.
+pub(super) async fn unless_over<T>(
     work: impl Future<Output = T>,
-    revoked: impl Future<Output = ()>,
+    over: impl Future<Output = ()>,
 ) -> Option<T> {
-    let over = async {
-        revoked.await;
-        tokio::time::sleep(IN_FLIGHT_GRACE).await;
-    };
     tokio::select! {
         // An answer that came in time is one, however late that is seen.
         biased;
@@ -73,10 +76,38 @@ pub(super) async fn revoked(connection: &Connection, policy_revision: u64) -> Fa
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        if let Err(failure) = refuses_bytes(connection, &config.snapshot()) {
+        let snapshot = config.snapshot();
+        if let Err(distrusted) = connection.vouched_for(&snapshot) {
+            return Failure::refused(Reason::NotAllowed, distrusted.to_string());
+        }
+        if let Err(failure) = refuses_bytes(connection, &snapshot) {
             return failure;
         }
     }
+}
+
+/// Returns when a request that was allowed may go on no longer: a while after it would be refused,
+/// or at once when the certificate of its caller is revoked.
+pub(super) async fn over(connection: &Connection, allowed: &Allowed) {
+    revoked_request(connection, allowed).await;
+    // On the heap: hardly any request comes to this.
+    Box::pin(async {
+        tokio::select! {
+            () = tokio::time::sleep(IN_FLIGHT_GRACE) => {}
+            () = certificate_revoked(connection) => {}
+        }
+    })
+    .await;
+}
+
+/// Returns when the certificate of the caller is revoked for good.
+async fn certificate_revoked(connection: &Connection) {
+    let config = &connection.proxy.config;
+    let not_revoked = |now: &Snapshot| match connection.revoked_for_good(now) {
+        None => Ok(()),
+        Some(_) => Err(()),
+    };
+    config.until_refused(not_revoked).await
 }
 
 /// Returns when a request that was allowed would be refused by now. Rules that came
@@ -103,21 +134,21 @@ pub(super) async fn revoked_request(connection: &Connection, allowed: &Allowed) 
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::pending;
 
     use tokio::time::sleep;
 
-    use super::{IN_FLIGHT_GRACE, unless_revoked};
+    use super::{IN_FLIGHT_GRACE, unless_over};
 
     /// As where the process stood still: both are there when it is looked.
     #[tokio::test(start_paused = true)]
     async fn response_in_time_is_forwarded_even_if_noticed_late() {
         for _ in 0..64 {
-            let done = unless_revoked(sleep(IN_FLIGHT_GRACE), ready(())).await;
+            let done = unless_over(sleep(IN_FLIGHT_GRACE), sleep(IN_FLIGHT_GRACE)).await;
             assert_eq!(done, Some(()));
         }
         let long = || sleep(IN_FLIGHT_GRACE * 2);
-        assert_eq!(unless_revoked(long(), ready(())).await, None);
-        assert_eq!(unless_revoked(long(), pending()).await, Some(()));
+        assert_eq!(unless_over(long(), sleep(IN_FLIGHT_GRACE)).await, None);
+        assert_eq!(unless_over(long(), pending()).await, Some(()));
     }
 }

@@ -23,7 +23,7 @@ use crate::http::orca::{self, Utilization};
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE, no_longer_allowed, revoked_request};
+use crate::inbound::reauthorize::{Allowed, no_longer_allowed, over, revoked_request};
 use crate::mesh::load::{self, Answered, LastReportedLoad, TooManyPorts};
 use crate::mesh::protocol::{PeerResponse, RequestKind};
 use crate::net::relay::{Flows, relay};
@@ -208,8 +208,7 @@ where
         {
             let connection = Arc::clone(&this.connection);
             this.over = Some(Box::pin(async move {
-                revoked_request(&connection, &allowed).await;
-                tokio::time::sleep(IN_FLIGHT_GRACE).await;
+                over(&connection, &allowed).await;
             }));
         }
         let Some(over) = &mut this.over else {
@@ -219,7 +218,7 @@ where
             return polled;
         }
         this.over = None;
-        Poll::Ready(Some(Err(no_longer_allowed().into())))
+        Poll::Ready(Some(Err(no_longer_allowed(&this.connection).into())))
     }
 
     fn is_end_stream(&self) -> bool {

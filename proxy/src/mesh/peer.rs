@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
 use identity::tls::DEDICATED_ALPN;
+use identity::verify::PeerIdentity;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -27,7 +28,7 @@ use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::protocol::upgrade::is_unknown;
 use crate::mesh::protocol::{Malformed, PeerRequest, PeerResponse, RequestKind, Transport};
-use crate::mesh::tls::{ExpectedPeer, MeshTls, secure};
+use crate::mesh::tls::{ExpectedPeer, MeshTls, SecuredPeer, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
 
@@ -99,6 +100,26 @@ impl Peers {
         self.mesh.lock().values().for_each(Peer::watch_over);
     }
 
+    /// Ends connections of peers that do not stay: requests begin on none of them from now on, and
+    /// the next call breaks off what is left. Called every `WATCH_EVERY`.
+    pub fn end_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+        if self.tls.end_unless(&stays) {
+            self.retire_unless(stays);
+        }
+    }
+
+    /// Ends at once the connections of peers that end, with all that is under way.
+    pub fn break_off(&self, ends: impl Fn(&PeerIdentity) -> bool) {
+        self.retire_unless(|peer| !ends(peer));
+        self.tls.break_off(ends);
+    }
+
+    /// Begins no request on the connections to peers that do not stay. What is under way goes on.
+    pub(crate) fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+        let mesh = self.mesh.lock();
+        mesh.values().for_each(|peer| peer.retire_unless(&stays));
+    }
+
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
         // A peer to which a connection is being opened right now is held by them too.
@@ -117,6 +138,8 @@ pub struct Peer {
     shared: Multiplexed,
     /// For requests while nothing else waits for this peer.
     pub dedicated: Arc<Dedicated>,
+    /// What the peer proved on the dedicated connection.
+    dedicated_by: Arc<Mutex<Option<Arc<PeerIdentity>>>>,
 }
 
 impl Peer {
@@ -143,6 +166,7 @@ impl Peer {
             tls,
             shared,
             dedicated: Arc::default(),
+            dedicated_by: Arc::default(),
         }
     }
 
@@ -150,15 +174,19 @@ impl Peer {
     fn open_dedicated(&self, opening: Connecting) {
         let (ip, tls) = (self.ip, self.tls.clone());
         let expected = self.expected.clone();
+        let by = Arc::clone(&self.dedicated_by);
         let config = tls.dedicated_client(&expected.identity);
         #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]
         tokio::spawn(async move {
             let pod_uid = &expected.pod_uid;
             match secure(ip, &tls, (config, pod_uid), connect::tune_closely).await {
-                Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) => {
+                Ok(SecuredPeer { stream, peer, .. })
+                    if stream.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) =>
+                {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT).max_buf_size(BUFFER);
-                    opening.opened(secured, builder).await;
+                    *by.lock() = Some(peer);
+                    opening.opened(stream, builder).await;
                 }
                 Ok(_) => opening.unknown(),
                 Err(error) => tracing::debug!(%error, "no dedicated connection to a peer"),
@@ -186,6 +214,15 @@ impl Peer {
         self.is_there().await.is_ok() || began.elapsed() < REFUSED_WITHIN
     }
 
+    /// Begins no request on connections where the peer does not stay.
+    fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+        let ends = |peer: Option<&Arc<PeerIdentity>>| peer.is_some_and(|one| !stays(one));
+        self.shared.retire_if(|sender| ends(sender.held()));
+        if ends(self.dedicated_by.lock().as_ref()) {
+            self.dedicated.retire();
+        }
+    }
+
     /// Closes connections that were idle for a while; true when none is left.
     pub(super) fn sweep(&self) -> bool {
         let none_dedicated = self.dedicated.sweep(IDLE_MULTIPLEXED);
@@ -202,8 +239,10 @@ async fn connect_mesh(
 ) -> Result<RequestSender, Failure> {
     let ExpectedPeer { identity, pod_uid } = &expected;
     let config = tls.client(identity);
-    let (secured, flush_handle) = secure(ip, &tls, (config, pod_uid), |_| {}).await?;
-    handshake(secured, MESH, budget, Some(flush_handle)).await
+    let secured = secure(ip, &tls, (config, pod_uid), |_| {}).await?;
+    let sender = handshake(secured.stream, MESH, budget, Some(secured.flush)).await?;
+    sender.holds(secured.peer);
+    Ok(sender)
 }
 
 /// Bytes of a body that a dedicated connection carries: what every socket takes at once,

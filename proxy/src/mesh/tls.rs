@@ -16,6 +16,7 @@ use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, pee
 use identity::verify::{IdentityError, PeerIdentity, peer_identity};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
+use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::well_known::MESH_PORT;
 use runtime::clock::Clock;
@@ -24,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::failure::Failure;
+use crate::mesh::open::OpenConnections;
 use crate::mesh::protocol::Transport;
 use crate::net::chunk::TLS_BUFFER;
 use crate::net::coalesce::{Coalescing, FlushHandle};
@@ -45,6 +47,7 @@ pub struct MeshTls {
     roots: Roots,
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
+    open: OpenConnections,
     on_failure: Option<OnFailure>,
 }
 
@@ -86,6 +89,7 @@ impl MeshTls {
             roots,
             server,
             clients: Arc::default(),
+            open: OpenConnections::default(),
             on_failure: None,
         }
     }
@@ -96,6 +100,22 @@ impl MeshTls {
     pub fn counted(mut self, counts: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(OnFailure(Arc::new(counts)));
         self
+    }
+
+    /// Looks for connections of peers that do not stay, and breaks off those that the last look
+    /// found; true when there are any.
+    pub(super) fn end_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) -> bool {
+        self.open.end_unless(stays)
+    }
+
+    /// Breaks off at once the connections of peers that end.
+    pub(super) fn break_off(&self, ends: impl Fn(&PeerIdentity) -> bool) {
+        self.open.break_off(ends);
+    }
+
+    /// The object that revokes the own certificate, if one does.
+    fn own_revoked(&self) -> Option<Origin> {
+        self.roots.revokes(self.certs.current()?.identity())
     }
 
     /// A handshake that this proxy began has failed.
@@ -163,7 +183,13 @@ pub(crate) async fn secure(
     tls: &MeshTls,
     (config, pod_uid): (Arc<rustls::ClientConfig>, &str),
     tune: fn(&TcpStream),
-) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
+) -> Result<SecuredPeer, Failure> {
+    // Every peer refuses it, and the application is to know why.
+    if let Some(by) = tls.own_revoked() {
+        let (kind, name) = (by.kind(), by.name());
+        let detail = format!("the certificate of this pod is revoked by {kind} {name}");
+        return Err(Failure::not_sent(Reason::Revoked, detail));
+    }
     let addr = SocketAddr::new(ip, MESH_PORT);
     let stream = connect_to_proxy(addr)
         .await
@@ -183,29 +209,44 @@ pub(crate) async fn secure(
     })?;
     let secured = secured.map_err(|error| {
         tls.failed(tls_failure(&error));
-        Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
+        let reason = match IdentityError::from_io(&error) {
+            Some(IdentityError::Revoked { .. }) => Reason::Revoked,
+            _ => Reason::TlsFailed,
+        };
+        Failure::not_sent(reason, format!("{addr}: {error}"))
     })?;
-    must_be_pod(&secured, pod_uid).map_err(|error| {
+    let peer = pod_of(&secured, pod_uid).map_err(|error| {
         tls.failed(error.label());
         Failure::wrong_pod(format!("{addr}: {error}"))
     })?;
-    Ok((secured, flush_handle))
+    let peer = Arc::new(peer);
+    tls.open.add(Arc::clone(&peer), flush_handle.break_off());
+    Ok(SecuredPeer {
+        stream: secured,
+        flush: flush_handle,
+        peer,
+    })
 }
 
-/// Addresses pass from pod to pod, also within one service account.
-fn must_be_pod(secured: &TlsStream<Coalescing>, expected: &str) -> Result<(), IdentityError> {
-    if expected.is_empty() {
-        return Ok(());
-    }
+/// A peer that was called and has proved its identity.
+pub(crate) struct SecuredPeer {
+    pub(crate) stream: TlsStream<Coalescing>,
+    pub(crate) flush: FlushHandle,
+    pub(crate) peer: Arc<PeerIdentity>,
+}
+
+/// The peer, where it is the expected pod. Addresses pass from pod to pod, also within one service
+/// account.
+fn pod_of(secured: &TlsStream<Coalescing>, expected: &str) -> Result<PeerIdentity, IdentityError> {
     let chain = secured.get_ref().1.peer_certificates();
     let peer = peer_identity(chain.ok_or(IdentityError::NoCertificate)?)?;
-    match peer.pod_uid() {
-        Some(uid) if uid == expected => Ok(()),
-        presented => Err(IdentityError::WrongPod {
-            expected: expected.to_owned(),
-            presented: presented.unwrap_or_default().to_owned(),
-        }),
+    if expected.is_empty() || peer.pod_uid() == Some(expected) {
+        return Ok(peer);
     }
+    Err(IdentityError::WrongPod {
+        expected: expected.to_owned(),
+        presented: peer.pod_uid().unwrap_or_default().to_owned(),
+    })
 }
 
 /// A peer that has proved its identity.
@@ -213,7 +254,7 @@ pub(crate) struct Secured {
     pub(crate) stream: server::TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
     /// With what signed its certificate, the serial and the time of issue.
-    pub(crate) peer: PeerIdentity,
+    pub(crate) peer: Arc<PeerIdentity>,
     /// Of that certificate.
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) transport: Transport,
@@ -241,12 +282,14 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
+    let peer = Arc::new(peer);
     let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
         Transport::Http2
     };
     let not_after = peer.certificate.not_after;
+    tls.open.add(Arc::clone(&peer), flush.break_off());
     Ok(Secured {
         stream,
         flush,

@@ -89,7 +89,8 @@ impl RoutedEndpoints {
 
     /// As they are now.
     fn newest(&self, proxy: &Proxy) -> Arc<EndpointSet> {
-        proxy.config.inspect(|now| endpoints(now, &self.name))
+        let now = proxy.config.inspect(|now| endpoints(now, &self.name));
+        left_alike(&self.set, now)
     }
 
     /// For the next attempt. The first is decided by what routed the call; until another
@@ -275,6 +276,16 @@ fn one(endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
     (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
 }
 
+/// The endpoints as they are now; none where calls to them leave the mesh in another way than one
+/// that was routed to these. Its host, and whether it is encrypted, were decided with them.
+fn left_alike(routed: &EndpointSet, now: Arc<EndpointSet>) -> Arc<EndpointSet> {
+    if now.external == routed.external {
+        now
+    } else {
+        Arc::default()
+    }
+}
+
 fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
     snapshot
         .endpoints_of(name)
@@ -284,8 +295,40 @@ fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
 
 #[cfg(test)]
 mod tests {
+    use policy::egress::ExternalTarget;
+    use policy::origin::Origin;
+
     use super::*;
     use crate::endpoints::registry::{PodRef, Registry};
+
+    /// Else its retry would leave in plaintext, or with the host that its caller wrote.
+    #[test]
+    fn routed_call_goes_to_no_endpoint_outside_by_retry() {
+        let registry = Registry::default();
+        let endpoint = registry.at(([10, 0, 0, 1], 80).into(), None, PodRef::default(), false);
+        let set = |host: Option<&str>| {
+            let external = host.map(|host| {
+                Arc::new(ExternalTarget {
+                    object: Origin::new("ExternalService", "shop", "pay"),
+                    host: host.into(),
+                    tls: None,
+                    denied: false,
+                })
+            });
+            let set = EndpointSet::default().with(vec![Arc::clone(&endpoint)]);
+            set.standing_for(external)
+        };
+        for (routed, now, left) in [
+            (None, None, 1),
+            (Some("a.example"), Some("a.example"), 1),
+            (None, Some("a.example"), 0),
+            (Some("a.example"), None, 0),
+            (Some("a.example"), Some("b.example"), 0),
+        ] {
+            let found = left_alike(&set(routed), Arc::new(set(now)));
+            assert_eq!(found.endpoints.len(), left, "{routed:?} {now:?}");
+        }
+    }
 
     #[test]
     fn connect_timeout_is_short_only_with_alternative_endpoint() {

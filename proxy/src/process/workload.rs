@@ -13,9 +13,11 @@ use prometheus_client::registry::Registry;
 use runtime::admin::{Admin, Scraped};
 use runtime::clock::Clock;
 use runtime::ready::Ready;
+use tokio::sync::watch;
 
 use crate::admin::Pages;
 use crate::control::leaving::follow_readiness;
+use crate::control::revoked::follow_revocation;
 use crate::control::{Control, Progress};
 use crate::net::budget::Budget;
 use crate::process::collector::Connector;
@@ -64,6 +66,7 @@ impl Workload {
                 certs,
                 roots,
                 refused: Arc::default(),
+                renew_within: watch::Sender::default(),
                 clock: Clock::system(),
                 draining: proxy.drain.watch(),
             },
@@ -105,6 +108,9 @@ impl Workload {
             );
             follow.await;
         });
+        let (config, certified) = (Arc::clone(&self.proxy.config), progress.certified.clone());
+        let following = follow_revocation(ready.clone(), config, certified);
+        runtime::task::spawn("revocation", following);
         let awaited = ready.clone();
         runtime::task::spawn("startup", async move {
             awaited.wait().await;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use policy::breaker::own::ShownState;
 use policy::fault::Effect;
 use policy::health::EjectedFor;
+use policy::reason::Reason;
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
 use prometheus_client::collector::Collector;
@@ -42,6 +43,7 @@ pub struct Metrics {
     pub calls: CallFamilies,
     pub connections: Series<ConnectionLabels, Counter>,
     pub tls_failures: Series<TlsLabels, Counter>,
+    pub revoked_refusals: Counter,
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
@@ -193,6 +195,7 @@ impl Metrics {
                 "weft_telemetry_dropped",
                 "What was to be sent to a collector and was not",
             ),
+            revoked_refusals: Counter::default(),
             ejected: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
@@ -211,12 +214,17 @@ impl Metrics {
         }
     }
 
-    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 9] {
         [
             (
                 "weft_series_refused",
                 "Samples of series beyond the bound",
                 &self.shared.refused,
+            ),
+            (
+                "weft_revoked_refusals",
+                "Handshakes, requests and connections refused because a certificate is revoked",
+                &self.revoked_refusals,
             ),
             (
                 "weft_unknown_destinations",
@@ -351,19 +359,14 @@ impl Metrics {
 
     /// Counts what this experiment does to an attempt.
     pub(crate) fn harmed(&self, experiment: &Arc<str>, effect: Effect) {
-        let labels = FaultLabels {
-            experiment: Arc::clone(experiment),
-            effect: effect.as_str(),
-        };
-        self.faults.at(&labels).inc();
+        let (experiment, effect) = (Arc::clone(experiment), effect.as_str());
+        self.faults.at(&FaultLabels { experiment, effect }).inc();
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.
     pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
-        let labels = BreakerLabels {
-            service: Arc::clone(service),
-            backend: Arc::clone(backend),
-        };
+        let (service, backend) = (Arc::clone(service), Arc::clone(backend));
+        let labels = BreakerLabels { service, backend };
         let state = match state {
             ShownState::Closed => 0,
             ShownState::Closing => 1,
@@ -375,6 +378,9 @@ impl Metrics {
     /// Counts a mesh connection that TLS refused.
     pub(crate) fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
+        if reason == Reason::Revoked.as_str() {
+            self.revoked_refusals.inc();
+        }
     }
 
     /// Counts a request whose time could not be read.
@@ -450,9 +456,8 @@ pub(crate) fn resident() -> Option<u64> {
 
 /// Linux writes `VmRSS:   12345 kB` and means KiB.
 fn of_status(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

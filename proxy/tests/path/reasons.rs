@@ -26,6 +26,7 @@ use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, policy_of, served_
 use super::limits::{guard, guarded, limit, rule as rule_of};
 use super::mirrors::restrict_to_read_only;
 use super::overload::calls_in_flight;
+use super::revoked::revoked;
 use super::unconfigured::unconfigured;
 use crate::support::{
     Authority, Pod, egress, endpoint, endpoints, external, pair, raw, rule, service, split, vip,
@@ -136,6 +137,7 @@ impl Scene {
             Reason::NoRoute | Reason::InvalidRoute => {
                 client.set(routed(Forward::Refuse(reason)));
             }
+            Reason::Revoked => client.set(revoked("api")),
             Reason::InvalidBackend => {
                 let gone = Backend::invalid(ServiceId::new("shop", "gone"), 80, 1);
                 client.set(routed(Forward::split(vec![gone])));

@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use super::facts::{CheckResult, CheckStatus, Facts, Missing, few, name_of};
-use crate::commands::lifetime::days_left;
+use crate::commands::lifetime::{Days, days_left};
 use crate::kinds;
 use crate::output::number;
 
@@ -145,20 +145,24 @@ pub(super) fn lease(facts: &Facts) -> CheckResult {
     })
 }
 
-/// So many days are left of a certificate that should have `least`.
+/// So many days are left of a certificate that should have `least`. What is renewed at two thirds
+/// of a short life never has those: two ninths of it do then.
 pub(super) fn remaining(
-    days: Result<i64, String>,
+    days: Result<Days, String>,
     what: &str,
     least: i64,
 ) -> (CheckStatus, String) {
-    match days {
-        Err(why) => (CheckStatus::Error, format!("{what} {why}")),
-        Ok(days) if days < 0 => (
-            CheckStatus::Error,
-            format!("{what} ended {} days ago", -days),
-        ),
-        Ok(days) if days < least => (CheckStatus::Warning, format!("{what} ends in {days} days")),
-        Ok(days) => (CheckStatus::Ok, format!("{days} days left")),
+    let Days { left, life } = match days {
+        Ok(days) => days,
+        Err(why) => return (CheckStatus::Error, format!("{what} {why}")),
+    };
+    if left < 0 {
+        let message = format!("{what} ended {} days ago", left.abs());
+        (CheckStatus::Error, message)
+    } else if left < least.min(life / 9 * 2) {
+        (CheckStatus::Warning, format!("{what} ends in {left} days"))
+    } else {
+        (CheckStatus::Ok, format!("{left} days left"))
     }
 }
 

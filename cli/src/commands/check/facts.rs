@@ -45,6 +45,10 @@ const READS: &[(&str, &str)] = &[
     ),
     ("ca", "/api/v1/namespaces/{weft}/secrets/weft-ca"),
     (
+        "authority",
+        "/apis/weft.dev/v1alpha1/certificateauthorities/weft",
+    ),
+    (
         "injector-ca",
         "/api/v1/namespaces/{weft}/secrets/weft-injector-ca",
     ),
@@ -73,6 +77,7 @@ const LISTS: &[(&str, &str)] = &[
         "definitions",
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     ),
+    ("revocations", "/apis/weft.dev/v1alpha1/revocations"),
 ];
 /// Lists of what is in namespaces, beside those of the kinds that users write: API, and what is
 /// read of it, in the namespace that the user names or in all.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
 use super::{
-    applications, control, data, egress, experiments, objects, platform, releases, routes, webhooks,
+    applications, authority, control, data, egress, experiments, objects, platform, releases,
+    routes, webhooks,
 };
 
 /// One check.
@@ -137,15 +138,36 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         CONTROL,
         "certificate-authority",
         control::root,
-        "the root that all proxies trust ends in sixty days at the earliest",
-        "replace the root before it ends (docs/mtls.md#certificates)",
+        "the root that all proxies trust has sixty days left, or two ninths of a shorter life",
+        "rotate it with weft identity rotate; a root that Weft makes is rotated by itself at two thirds of its life (docs/rotation.md)",
     ),
     check(
         CONTROL,
         "issuer",
         control::issuer,
-        "the issuer that signs proxies' certificates has a week left",
+        "the issuer that signs proxies' certificates has a week left, or two ninths of a shorter life",
         "the Lease holder renews it; if the root's key is elsewhere, renew it there",
+    ),
+    check(
+        CONTROL,
+        "rotation",
+        authority::rotation,
+        "no rotation of the certificate authority waits for more than ten minutes in one phase",
+        "the message names what it waits for; a proxy without a stream counts until its certificate has ended (docs/rotation.md#what-a-rotation-waits-for)",
+    ),
+    check(
+        CONTROL,
+        "issuer-source",
+        authority::issuer_source,
+        "what the source of the issuer offers is in use",
+        "correct the field that the message names; the former issuer signs meanwhile (docs/rotation.md#your-own-issuer)",
+    ),
+    check(
+        CONTROL,
+        "revocations",
+        authority::revocations,
+        "every Revocation is accepted and refused by all proxies a minute after it was made",
+        "kubectl describe rev it; the message names the subject, or the proxies that lack it: restart those that are too old (docs/revocation.md)",
     ),
     check(
         CONTROL,

@@ -74,6 +74,7 @@ const MUTATING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector";
 const VALIDATING: &str =
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator";
+const AUTHORITY: &str = "/apis/weft.dev/v1alpha1/certificateauthorities/weft";
 const SECRET: &str = "/api/v1/namespaces/weft-system/secrets/weft-ca";
 const BUNDLE: &str = "/api/v1/namespaces/shop/configmaps/weft-trust-bundle";
 const API: &str = "/apis/apiregistration.k8s.io/v1/apiservices";

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::inject::{
-    self, CaptureMode, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings,
+    self, Architectures, CaptureMode, DefaultLimits, HookToken, InjectionOutcome, Namespace,
+    Settings,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
@@ -147,6 +148,11 @@ fn unread_annotations(with: &Value, without: &Value) -> Vec<String> {
             "keeps nodeSelector {ARCH}: {arch}; remove it if it was not yours"
         ));
     }
+    if is_limited_by_affinity(without) {
+        words.push(format!(
+            "keeps nodeAffinity for {ARCH}; remove it if it was not yours"
+        ));
+    }
     for (with, without) in containers(with).iter().zip(containers(without)) {
         let sleep = with.pointer("/lifecycle/preStop/sleep/seconds");
         if let Some(seconds) = sleep
@@ -160,6 +166,18 @@ fn unread_annotations(with: &Value, without: &Value) -> Vec<String> {
         }
     }
     words
+}
+
+/// Whether required node affinity names the processor.
+fn is_limited_by_affinity(pod: &Value) -> bool {
+    let required = &pod["spec"]["affinity"]["nodeAffinity"];
+    let required = &required["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = required["nodeSelectorTerms"].as_array();
+    let mut expressions = terms
+        .into_iter()
+        .flatten()
+        .flat_map(|term| term["matchExpressions"].as_array().into_iter().flatten());
+    expressions.any(|one| one["key"] == ARCH)
 }
 
 fn containers(pod: &Value) -> &[Value] {
@@ -225,8 +243,16 @@ fn read_settings(
              command of its version"
         ))
     })?;
+    // An injector of a newer version may know more of them.
+    let architectures = read("WEFT_PROXY_ARCHITECTURES").map(|text| text.parse::<Architectures>());
+    let architectures = architectures.transpose().map_err(|error| {
+        Failure::unknown(format!(
+            "Deployment {namespace}/{INJECTOR}: WEFT_PROXY_ARCHITECTURES: {error}"
+        ))
+    })?;
     Ok(Settings {
         proxy_image,
+        architectures: architectures.unwrap_or_default(),
         proxy_pull_policy: or("WEFT_PROXY_PULL_POLICY", "IfNotPresent".to_owned()),
         controller_address: or(
             "WEFT_CONTROLLER_ADDRESS",
@@ -287,6 +313,42 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
+
+    #[test]
+    fn architectures_of_the_injector_count_for_the_command() {
+        let read = |architectures: Option<&str>| {
+            read_settings("mesh", |name| match name {
+                "WEFT_PROXY_IMAGE" => Some("registry.example/weft/proxy:1".to_owned()),
+                "WEFT_PROXY_ARCHITECTURES" => architectures.map(str::to_owned),
+                _ => None,
+            })
+        };
+        let both = read(Some("amd64,arm64")).unwrap().architectures;
+        assert_eq!(both.to_string(), "amd64 and arm64");
+        // An injector of an older version, whose images are for one.
+        assert_eq!(read(None).unwrap().architectures, Architectures::default());
+        let words = read(Some("amd64,riscv64")).unwrap_err().to_string();
+        for part in ["mesh/weft-injector", "riscv64"] {
+            assert!(words.contains(part), "{words}");
+        }
+    }
+
+    #[test]
+    fn kept_node_affinity_for_the_processor_is_reported() {
+        let keeps = |key: &str| {
+            let terms = json!([{"matchFields": []}, {"matchExpressions": [{"key": key}]}]);
+            let required = json!({"nodeSelectorTerms": terms});
+            let nodes = json!({"requiredDuringSchedulingIgnoredDuringExecution": required});
+            let pod = json!({"spec": {"affinity": {"nodeAffinity": nodes}}});
+            unread_annotations(&pod, &pod)
+        };
+        let words = keeps(ARCH).join("\n");
+        assert!(
+            words.contains("keeps nodeAffinity for kubernetes.io/arch"),
+            "{words}"
+        );
+        assert_eq!(keeps("disk"), [""; 0]);
+    }
 
     #[tokio::test]
     async fn weft_namespace_is_verified_only_without_injector() {

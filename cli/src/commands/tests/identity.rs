@@ -225,3 +225,200 @@ async fn bundle_without_a_root_is_no_table_without_rows() {
         assert!(err.contains("ca.crt holds no root"), "{err}");
     }
 }
+
+const AUTHORITY: &str = "/apis/weft.dev/v1alpha1/certificateauthorities/weft";
+
+/// The mesh's authority with this status.
+fn put_authority(api: &FakeApi, status: &Value) {
+    let object = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "CertificateAuthority",
+        "metadata": {"name": "weft", "generation": 1}, "spec": {}, "status": status});
+    api.put(AUTHORITY, object);
+}
+
+#[tokio::test]
+async fn rotation_request_is_written_once_for_its_id() {
+    let api = FakeApi::default();
+    put_authority(&api, &json!({}));
+    let line = "weft identity rotate --compromise --id leak-1";
+    let (code, out, err) = run(api.client(), line).await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("leak-1 (Compromise)"), "{err}");
+    let written = |api: &FakeApi| api.read(AUTHORITY).unwrap()["spec"]["rotation"].clone();
+    let expected = json!({"id": "leak-1", "scope": "Root", "reason": "Compromise"});
+    assert_eq!(written(&api), expected);
+
+    let (code, _, err) = run(api.client(), "weft identity rotate --id leak-1").await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("none runs twice"), "{err}");
+    assert_eq!(written(&api), expected);
+
+    let (code, _, err) = run(api.client(), "weft identity rotate").await;
+    assert_eq!(code, 0, "{err}");
+    let expected = json!({"id": "2026-11-02-090000", "scope": "Root", "reason": "Planned"});
+    assert_eq!(written(&api), expected);
+}
+
+/// Before any request.
+#[test]
+fn options_that_do_not_fit_rotations_are_refused() {
+    for (line, words) in [
+        ("weft identity rotate -n shop", "leave -n shop out"),
+        ("weft identity rotate -o json", "leave -o out"),
+        ("weft identity --ca --wait 1m", "weft identity rotate"),
+    ] {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Identity(command) = cli.command else {
+            panic!("{line}");
+        };
+        match command.must_be_readable(&cli.global) {
+            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn rotation_without_its_kind_is_not_known() {
+    let api = FakeApi::default();
+    let (code, _, err) = run(api.client(), "weft identity rotate").await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("CertificateAuthority weft"), "{err}");
+}
+
+#[tokio::test]
+async fn wait_ends_as_the_rotation_does() {
+    for (last, status, reason, generation, code, words) in [
+        ("a", "False", "Done", 9, 0, "has ended: all renewed"),
+        (
+            "b",
+            "False",
+            "RootIsExternal",
+            9,
+            1,
+            "does not run: all renewed",
+        ),
+        ("a", "True", "Activating", 9, 3, "has not ended within 0s"),
+        // Of what was requested before.
+        ("b", "False", "Done", 0, 3, "has not ended within 0s"),
+        // It ran long ago, or another request took its place.
+        ("b", "False", "Done", 9, 1, "the last rotation is b"),
+    ] {
+        let api = FakeApi::default();
+        let rotating = json!({"type": "Rotating", "status": status, "reason": reason,
+            "observedGeneration": generation, "message": "all renewed",
+            "lastTransitionTime": "2026-11-02T08:00:00Z"});
+        let rotation = json!({"id": last, "trigger": "Request"});
+        put_authority(
+            &api,
+            &json!({"rotation": rotation, "conditions": [rotating]}),
+        );
+        let line = "weft identity rotate --id a --wait 0s";
+        let (found, _, err) = run(api.client(), line).await;
+        assert_eq!(found, code, "{reason}: {err}");
+        assert!(err.contains(words), "{reason}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn authority_is_shown_with_phase_and_faults() {
+    let api = town();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = rcgen::CertificateParams::default();
+    let root = root.self_signed(&key).unwrap();
+    api.put(
+        "/api/v1/namespaces/shop/configmaps/weft-trust-bundle",
+        json!({"metadata": {"name": "weft-trust-bundle"}, "data": {"ca.crt": root.pem()}}),
+    );
+    let condition = |kind: &str, status: &str| {
+        json!({"type": kind, "status": status, "reason": format!("{kind}Reason"),
+            "message": "of a kind", "lastTransitionTime": "2026-11-02T08:00:00Z"})
+    };
+    let status = json!({"phase": "Activating", "rotation": {"id": "audit"},
+        "trusting": "412/412", "renewed": "398/412", "summary": "waits for shop/web-0",
+        "conditions": [condition("Usable", "False"), condition("Expiring", "False")]});
+    put_authority(&api, &status);
+    let (code, _, err) = run(api.client(), "weft identity --ca -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    let phase = "phase Activating of rotation audit, 412/412 proxies trust the first root and \
+                 398/412 have renewed: waits for shop/web-0\n";
+    assert!(err.contains(phase), "{err}");
+    assert!(err.contains("UsableReason: of a kind\n"), "{err}");
+    assert!(!err.contains("ExpiringReason"), "{err}");
+}
+
+const REVOCATIONS: &str = "/apis/weft.dev/v1alpha1/revocations";
+
+#[tokio::test]
+async fn revocation_is_made_as_it_was_typed() {
+    for (line, name, subject, before) in [
+        (
+            "sa/web -n shop --id leak",
+            "leak",
+            json!({"serviceAccount": {"namespace": "shop", "name": "web"}}),
+            Value::Null,
+        ),
+        (
+            "pod/db-0 -n shop --keep-healthy",
+            "revoke-2026-11-02-090000",
+            json!({"pod": {"namespace": "shop", "name": "db-0"}}),
+            json!("2026-11-02T09:00:00Z"),
+        ),
+        (
+            "node/node-2 --id gone",
+            "gone",
+            json!({"node": {"name": "node-2"}}),
+            Value::Null,
+        ),
+        (
+            "certificate/5f:3a:90 --id one",
+            "one",
+            json!({"certificate": {"serial": "5f3a90"}}),
+            Value::Null,
+        ),
+    ] {
+        let api = FakeApi::default();
+        let line = format!("weft identity revoke {line} --reason test");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (0, ""), "{line}: {err}");
+        let made = api.read(&format!("{REVOCATIONS}/{name}"));
+        let spec = made.unwrap_or_else(|| panic!("{line}: {err}"))["spec"].clone();
+        assert_eq!(spec["reason"], "test");
+        assert_eq!(spec["subjects"], json!([subject]), "{line}");
+        assert_eq!(spec["issuedBefore"], before, "{line}");
+        assert!(err.contains(&format!("kubectl delete rev {name}")), "{err}");
+        let (code, _, err) = run(api.client(), &line).await;
+        assert_eq!(code, 2, "{line}: {err}");
+        assert!(err.contains("is there already"), "{line}: {err}");
+    }
+}
+
+/// Before any request.
+#[test]
+fn what_cannot_be_revoked_is_refused_with_its_form() {
+    for (line, words) in [
+        ("revoke --reason x", "name what to revoke"),
+        ("revoke sa/web", "name what to revoke"),
+        ("revoke web --reason x", "sa/NAME"),
+        ("revoke deploy/web --reason x", "sa/NAME"),
+        ("revoke cert/xyz --reason x", "hex digits"),
+        ("revoke issuer/12 --reason x", "32 hex digits"),
+        ("revoke sa/web --reason x --id A/B", "no name of an object"),
+        (
+            "revoke sa/web --reason x --compromise",
+            "weft identity rotate",
+        ),
+        ("revoke sa/web --reason x -A", "-n NAME"),
+        ("rotate --keep-healthy", "weft identity revoke"),
+        ("pod/web --reason x", "weft identity revoke"),
+    ] {
+        let line = format!("weft identity {line}");
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Identity(command) = cli.command else {
+            panic!("{line}");
+        };
+        match command.must_be_readable(&cli.global) {
+            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::testing::warnings::Warnings;
 
+mod revoked;
+
 const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
 /// A cluster that answers what the test says.
@@ -16,6 +18,7 @@ const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 pub(crate) struct FakeCluster {
     pub(crate) reviews: Mutex<BTreeMap<String, Review>>,
     pub(crate) pods: Mutex<BTreeMap<PodId, String>>,
+    pub(crate) revocations: Mutex<Arc<RevocationSet>>,
 }
 
 impl FakeCluster {
@@ -43,6 +46,10 @@ impl Cluster for FakeCluster {
     async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
         Ok(self.pods.lock().get(pod).cloned())
     }
+
+    fn revocations(&self) -> Option<Arc<RevocationSet>> {
+        Some(Arc::clone(&self.revocations.lock()))
+    }
 }
 
 fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
@@ -68,6 +75,10 @@ impl Cluster for SlowCluster {
 
     async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
         self.0.pod_uid(pod).await
+    }
+
+    fn revocations(&self) -> Option<Arc<RevocationSet>> {
+        self.0.revocations()
     }
 }
 

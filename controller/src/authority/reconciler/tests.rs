@@ -9,19 +9,26 @@ use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;
 use identity::{CertHandle, LeafKey};
+use model::compiled::Compiled;
 use policy::name::SpiffeId;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
 use crate::aggregated::certificate;
 use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
+use crate::observe::acknowledged::Observed;
+use crate::settings::authority::AuthoritySettings;
 use crate::testing::api_server::FakeApi;
+use crate::trust_bundle::progress::Progress;
 
 mod api_root;
+mod own_certificate;
 mod reverted;
+mod rotation;
 
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
 
@@ -35,7 +42,32 @@ fn reconciler(api: &FakeApi, leads: bool) -> Reconciler {
         metrics: AuthorityMetrics::default(),
         events,
         clock: Clock::system(),
+        watched: watched(AuthoritySettings::default()).0,
     }
+}
+
+/// What a rotation is decided by, where no pod is known yet, and what tests change of it.
+fn watched(settings: AuthoritySettings) -> (Watched, Inputs) {
+    let inputs = Inputs {
+        latest: watch::Sender::new(None),
+        observed: Observed::settled(),
+        bundles: watch::Sender::default(),
+    };
+    let watched = Watched::new(
+        inputs.latest.subscribe(),
+        inputs.observed.clone(),
+        inputs.bundles.subscribe(),
+        settings,
+        DAY,
+        "weft-controller-0",
+    );
+    (watched, inputs)
+}
+
+struct Inputs {
+    latest: watch::Sender<Option<Arc<Compiled>>>,
+    observed: Observed,
+    bundles: watch::Sender<Progress>,
 }
 
 /// A wall clock that goes with paused time, and how many seconds it is ahead of it.

@@ -90,6 +90,7 @@ fn proxies_of_peers_count_like_our_own() {
         full: true,
         proxies: vec![state("b", 5, true)],
         gone: Vec::new(),
+        authority: None,
     };
     observed.receive(A, theirs);
     assert_eq!(tally(&observed, 5).acknowledged, 2);
@@ -108,6 +109,7 @@ fn own_stream_beats_peers_and_latest_peer_wins() {
                 full: false,
                 proxies,
                 gone: Vec::new(),
+                authority: None,
             },
         );
     };

@@ -140,6 +140,7 @@ fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
                 Kind::CanaryRelease => weft::CANARY_RELEASES,
                 Kind::FaultExperiment => weft::FAULT_EXPERIMENTS,
                 Kind::ExternalService => weft::EXTERNAL_SERVICES,
+                Kind::Revocation => weft::REVOCATIONS,
                 _ => weft::TRAFFIC_POLICIES,
             };
             (weft::GROUP, weft::VERSION, plural)

@@ -52,10 +52,12 @@ async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
         runtime::ready::Ready::new(),
     );
     let (publish, mut latest) = watch::channel(None);
+    let (_, signing) = watch::channel(BTreeSet::new());
     tokio::spawn(crate::latest_model::run(
         worlds,
         publish,
         Defaults::default(),
+        signing,
     ));
     // The controller is ready with the first model.
     let ready = timeout(LISTED, latest.wait_for(Option::is_some)).await;

@@ -3,12 +3,12 @@
 //! Claims: observe-53
 
 use super::*;
-use crate::objects::ARCHITECTURE;
+use crate::objects::ARCHITECTURES;
 
 /// The pod, with the processor of its nodes, which removal leaves.
 fn pinned(pod: &Value) -> Value {
     let mut pod = pod.clone();
-    pod["spec"]["nodeSelector"][placement::ARCH] = json!(ARCHITECTURE);
+    pod["spec"]["nodeSelector"][placement::ARCH] = json!(ARCHITECTURES[0]);
     pod
 }
 

@@ -64,6 +64,8 @@ pub struct Criteria {
     pub methods: Vec<Arc<str>>,
     /// Names of headers, each with the expression for its values.
     pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// Most bytes that its expressions take when they are compiled.
+    pub compiled: usize,
 }
 
 impl Validate for HttpRouteGroupSpec {
@@ -130,10 +132,13 @@ fn criteria(
     };
     let methods = written.methods.as_deref().unwrap_or_default();
     let path = written.path_regex.as_deref();
-    if let Err(bad) = HttpMatch::within(budget, &written.name, path, methods, &headers) {
-        never(&bad.field, &bad.reason);
-        return None;
-    }
+    let compiled = match HttpMatch::within(budget, &written.name, path, methods, &headers) {
+        Ok(one) => one.compiled_size(),
+        Err(bad) => {
+            never(&bad.field, &bad.reason);
+            return None;
+        }
+    };
     if path.is_some_and(fits_no_path) {
         let text = "fits no path, since every path begins with a slash: begin it with one; this \
                     match never fits";
@@ -149,6 +154,7 @@ fn criteria(
             .into_iter()
             .map(|(name, regex)| (name.into(), regex.into()))
             .collect(),
+        compiled,
     })
 }
 

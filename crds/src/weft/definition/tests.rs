@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::definitions;
+use super::{authority_definition, definitions, revocation_definition};
 use crate::smi::{assert_explained, assert_structural, each_node, violations};
 
 /// A spec with every field.
@@ -29,7 +29,8 @@ fn verdict(spec: &Value) -> Vec<String> {
 #[test]
 fn schema_is_structural_described_and_without_defaults() {
     // A default would be stored with every object, and stay when ours changes.
-    for (plural, definition) in definitions() {
+    let all = definitions().into_iter();
+    for (plural, definition) in all.chain([authority_definition(), revocation_definition()]) {
         let version = &definition["spec"]["versions"][0];
         let schema = &version["schema"]["openAPIV3Schema"];
         assert_structural(&plural, schema);
@@ -78,6 +79,66 @@ fn kubectl_shows_short_names_and_columns_of_newer_kinds() {
         assert_eq!(names["shortNames"], json!([short]));
         assert_eq!(names["categories"], json!(["weft"]));
         assert_eq!(shown(&definition), columns);
+    }
+}
+
+/// No client may make another object of the kind: controllers read this one alone.
+#[test]
+fn authority_is_one_object_in_no_namespace() {
+    let (plural, definition) = authority_definition();
+    assert_eq!(plural, crate::weft::CERTIFICATE_AUTHORITIES);
+    let spec = &definition["spec"];
+    assert_eq!(spec["scope"], "Cluster");
+    assert_eq!(spec["names"]["shortNames"], json!(["wca"]));
+    let columns = [
+        "Phase",
+        "Source",
+        "Root-Ends",
+        "Issuer-Ends",
+        "Trusting",
+        "Renewed",
+        "Message",
+    ];
+    assert_eq!(shown(&definition), columns);
+    let schema = &spec["versions"][0]["schema"]["openAPIV3Schema"];
+    let rule = &schema["x-kubernetes-validations"][0]["rule"];
+    assert_eq!(*rule, "self.metadata.name == 'weft'");
+    let written = json!({"rotation": {"id": "audit-2026", "scope": "Root", "reason": "Planned"}});
+    let spec = &schema["properties"]["spec"];
+    assert_eq!(violations(spec, &written), Vec::<String>::new());
+    for wrong in [
+        json!({"rotation": {}}),
+        json!({"rotation": {"id": "-a"}}),
+        json!({"rotation": {"id": "a", "scope": "All"}}),
+        json!({"rotation": {"id": "a", "reason": "Fun"}}),
+    ] {
+        assert_ne!(violations(spec, &wrong), Vec::<String>::new(), "{wrong}");
+    }
+}
+
+#[test]
+fn revocation_is_in_no_namespace_and_shows_subjects() {
+    let (plural, definition) = revocation_definition();
+    assert_eq!(plural, crate::weft::REVOCATIONS);
+    let spec = &definition["spec"];
+    assert_eq!(spec["scope"], "Cluster");
+    assert_eq!(spec["names"]["shortNames"], json!(["rev"]));
+    assert_eq!(spec["names"]["categories"], json!(["weft"]));
+    let columns = ["Subjects", "Issued-Before", "Programmed", "Message", "Age"];
+    assert_eq!(shown(&definition), columns);
+    let schema = &spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let complete: Value = serde_yaml_ng::from_str(include_str!("../revocation.yaml")).unwrap();
+    assert_eq!(violations(schema, &complete), Vec::<String>::new());
+    for (pointer, wrong) in [
+        ("/reason", json!("x".repeat(257))),
+        ("/subjects", json!(vec![json!({"node": {"name": "a"}}); 65])),
+        ("/subjects/0/serviceAccount/name", json!("x".repeat(254))),
+        ("/subjects/3/certificate/serial", json!("0a:0b")),
+        ("/subjects/4/issuer/fingerprint", json!("sha256:00")),
+    ] {
+        let mut spec = complete.clone();
+        *spec.pointer_mut(pointer).unwrap() = wrong;
+        assert_ne!(violations(schema, &spec), Vec::<String>::new(), "{pointer}");
     }
 }
 

@@ -7,6 +7,7 @@ mod bounds;
 mod documented;
 mod external;
 mod mistakes;
+mod revocation;
 mod scope;
 
 use policy::{

@@ -1,4 +1,4 @@
-//! Rights and switches of releases and experiments in the chart.
+//! Rights and switches in the chart: of releases, experiments, and the certificate authority.
 
 use std::collections::BTreeSet;
 
@@ -162,5 +162,81 @@ fn every_writer_of_pod_status_is_held_by_policy() -> Outcome {
         }
     }
     assert_eq!(writers, 2);
+    Ok(())
+}
+
+/// The controller reads the Secret that is named, and no other one besides its own.
+#[test]
+fn issuer_secret_is_named_to_controller_with_its_rights() -> Outcome {
+    let readable = |objects: &[Value], resource: &str| {
+        let mut names = BTreeSet::new();
+        let roles = of_kind(objects, "Role").into_iter();
+        for role in roles.filter(|role| role["metadata"]["name"] == "weft-controller") {
+            let rules = role["rules"].as_array().into_iter().flatten();
+            for rule in rules.filter(|rule| rule["resources"][0] == resource) {
+                let named = rule["resourceNames"].as_array().into_iter().flatten();
+                names.extend(named.filter_map(Value::as_str).map(ToOwned::to_owned));
+            }
+        }
+        names
+    };
+    let names = |all: &[&str]| -> BTreeSet<String> {
+        let all = all.iter();
+        all.map(|name| (*name).to_owned()).collect()
+    };
+    let of_controller = |objects: &[Value], name: &str| variable(objects, "weft-controller", name);
+    // Values of a chart that had no issuer are those of the generated one.
+    for settings in [&[][..], &["identity.issuer=null", "identity.rotation=null"]] {
+        let objects = rendered(settings)?;
+        assert_eq!(readable(&objects, "secrets"), names(&["weft-ca"]));
+        assert!(readable(&objects, "configmaps").is_empty());
+        let source = of_controller(&objects, "WEFT_ISSUER_SOURCE");
+        assert_eq!(source.as_deref(), Some("generated"), "{settings:?}");
+        let settle = of_controller(&objects, "WEFT_ROTATION_SETTLE");
+        assert_eq!(settle.as_deref(), Some("120s"), "{settings:?}");
+    }
+    let own = rendered(&[
+        "identity.issuer.source=secret",
+        "identity.issuer.secretName=mesh-issuer",
+        "identity.issuer.roots.configMap=corporate-roots",
+    ])?;
+    let secrets = names(&["mesh-issuer", "weft-ca"]);
+    assert_eq!(readable(&own, "secrets"), secrets);
+    assert_eq!(readable(&own, "configmaps"), names(&["corporate-roots"]));
+    for (name, value) in [
+        ("WEFT_ISSUER_SOURCE", "secret"),
+        ("WEFT_ISSUER_SECRET", "mesh-issuer"),
+        ("WEFT_ISSUER_ROOTS", "corporate-roots"),
+        ("WEFT_ISSUER_ROOTS_KEY", "ca.crt"),
+    ] {
+        assert_eq!(of_controller(&own, name).as_deref(), Some(value), "{name}");
+    }
+    for (settings, field) in [
+        (&["identity.issuer.source=secret"][..], "secretName"),
+        (&["identity.issuer.source=vault"], "source"),
+        (&["identity.rootLife=1h"], "rootLife"),
+        (&["identity.rotation.settle=1s"], "settle"),
+    ] {
+        let error = refused(settings)?;
+        assert!(error.contains(field), "{settings:?}: {error}");
+    }
+    Ok(())
+}
+
+/// A rotation or a Revocation concerns the whole mesh: editors of namespaces only see it.
+#[test]
+fn rotation_and_revocation_are_rights_that_are_bound_nowhere() -> Outcome {
+    let objects = rendered(&[])?;
+    let patch = "patch certificateauthorities";
+    assert!(rights(&objects, "weft-incident").contains(patch));
+    assert!(!rights(&objects, "weft-smi-edit").contains(patch));
+    assert!(rights(&objects, "weft-smi-view").contains("get certificateauthorities"));
+    let create = "create revocations";
+    assert!(rights(&objects, "weft-incident").contains(create));
+    assert!(!rights(&objects, "weft-smi-edit").contains(create));
+    assert!(rights(&objects, "weft-smi-view").contains("get revocations"));
+    let bound = of_kind(&objects, "ClusterRoleBinding").into_iter();
+    let mut bound = bound.chain(of_kind(&objects, "RoleBinding"));
+    assert!(bound.all(|binding| binding["roleRef"]["name"] != "weft-incident"));
     Ok(())
 }

@@ -27,6 +27,8 @@ fn check_finds_the_control_plane_well() -> Outcome {
             "lease",
             "certificate-authority",
             "issuer",
+            "issuer-source",
+            "revocations",
             "definitions",
             "webhooks",
             "ca-bundles",

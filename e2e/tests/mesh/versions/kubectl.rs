@@ -16,11 +16,13 @@ const KINDS: [(&str, &str, usize); 6] = [
 ];
 
 /// Weft's own kinds, which have one version, each with an object deep in it.
-const OURS: [(&str, &str, &str); 4] = [
+const OURS: [(&str, &str, &str); 6] = [
     ("trafficpolicies.weft.dev", "tp", "spec.retry.budget"),
     ("canaryreleases.weft.dev", "crel", "spec.steps"),
     ("faultexperiments.weft.dev", "fexp", "spec.fault.abort"),
     ("externalservices.weft.dev", "xs", "spec.ports.tls.caRef"),
+    ("certificateauthorities.weft.dev", "wca", "spec.rotation"),
+    ("revocations.weft.dev", "rev", "spec.subjects.pod"),
 ];
 
 #[test]

@@ -44,7 +44,7 @@ pub(super) struct Resolved {
     pub(super) size: RouteSize,
 }
 
-/// Bytes that a route takes in the resource of each port that it is for.
+/// Bytes that a route takes in the resource of each port that it is for, and at its callers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RouteSize {
     /// Of matches, each with the route's name.
@@ -52,6 +52,8 @@ pub(super) struct RouteSize {
     /// Of what the rules do. It may be far more than the object itself: each backend is sent with
     /// the edits of its rule.
     pub(super) actions: usize,
+    /// Of the expressions of its matches, as callers' proxies hold them compiled.
+    pub(super) compiled: usize,
 }
 
 /// What becomes of calls that fit a rule.
@@ -97,12 +99,14 @@ pub(super) fn resolve(world: &World, candidates: &[Candidate<'_>]) -> ResolvedBy
 impl RouteSize {
     fn of(route: &Route, resolved: &[ResolvedRule]) -> Self {
         let name = route.namespace.len() + route.name.len();
-        let matches = route.rules.iter().flat_map(|rule| &rule.matches);
-        let matches = matches.map(|one| match_len(&one.http) + name);
+        let all = || route.rules.iter().flat_map(|rule| &rule.matches);
+        let matches = all().map(|one| match_len(&one.http) + name);
+        let compiled = all().map(|one| one.http.compiled_size());
         let actions = resolved.iter().map(|rule| action_len(&rule.then));
         Self {
             matches: matches.sum(),
             actions: actions.sum(),
+            compiled: compiled.sum(),
         }
     }
 }

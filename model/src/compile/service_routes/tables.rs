@@ -23,7 +23,7 @@ use super::{
     rules::{Resolved, ResolvedByParent, RouteSize},
 };
 use crate::{
-    compile::routes::MOST_BYTES,
+    compile::routes::{MOST_BYTES, MOST_COMPILED},
     model::service_routes::{PortRoutes, RoutedTable, RulePlace, ServiceRoutes},
     problem::Reason,
     world::{ObjectKey, named},
@@ -123,38 +123,60 @@ const fn conflicted(message: String) -> Lost {
 }
 
 /// Leaves out the routes with which a table would become too large, the youngest first: a resource
-/// that is larger than a message may be would cut every caller off from the controller.
+/// that is larger than a message may be would cut every caller off from the controller, and each
+/// caller's proxy holds all expressions compiled.
 fn within_bounds(
     place: &Place,
     deciding: Vec<usize>,
     candidates: &mut [Candidate<'_>],
     resolved: &ResolvedByParent,
 ) -> Vec<usize> {
-    let Place { service, port, .. } = place;
+    let namespace = &place.service.namespace;
     let mut taken = RouteSize::default();
     let mut within = Vec::new();
     for nth in deciding {
-        let own = resolved.get(&(nth, Arc::clone(&service.namespace)));
+        let own = resolved.get(&(nth, Arc::clone(namespace)));
         let own = own.map_or_else(RouteSize::default, |own| own.size);
-        let (matches, actions) = (taken.matches + own.matches, taken.actions + own.actions);
-        let too_many = if matches > MOST_BYTES {
-            "matches"
-        } else if actions > MOST_BYTES {
-            "filters and backends"
-        } else {
-            taken = RouteSize { matches, actions };
+        let together = RouteSize {
+            matches: taken.matches + own.matches,
+            actions: taken.actions + own.actions,
+            compiled: taken.compiled + own.compiled,
+        };
+        let Some(message) = excess(together, &candidates[nth], place) else {
+            taken = together;
             within.push(nth);
             continue;
         };
-        let message = format!(
-            "with its {too_many} those at port {port} of Service {service} are more than {} KiB; \
-             it has no effect there",
-            MOST_BYTES / 1024
-        );
         let reason = Reason::UnsupportedValue;
         candidates[nth].lose(place, &Lost { reason, message });
     }
     within
+}
+
+/// Why a route has no effect at a place where those before it and itself take so much; `None` if
+/// there is room.
+fn excess(together: RouteSize, route: &Candidate<'_>, place: &Place) -> Option<String> {
+    let Place { service, port, .. } = place;
+    let too_many = if together.matches > MOST_BYTES {
+        "matches"
+    } else if together.actions > MOST_BYTES {
+        "filters and backends"
+    } else if together.compiled > MOST_COMPILED {
+        return Some(format!(
+            "with the expressions of {} those at port {port} of Service {service} take more than \
+             {} MiB when compiled; it has no effect there: write exact values or prefixes in place \
+             of expressions, here or in the older routes",
+            route.words(),
+            MOST_COMPILED / (1024 * 1024)
+        ));
+    } else {
+        return None;
+    };
+    Some(format!(
+        "with its {too_many} those at port {port} of Service {service} are more than {} KiB; it \
+         has no effect there",
+        MOST_BYTES / 1024
+    ))
 }
 
 /// One match, with what becomes of requests that fit it.

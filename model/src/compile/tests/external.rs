@@ -193,8 +193,9 @@ fn addresses_of_exact_hosts_are_sent_unasked() {
 fn inner_answers_are_no_addresses_of_a_host() {
     let addresses = json!([{"type": "InternalIP", "address": "172.16.0.1"}]);
     let node = set(node("node-a", "zone-a"), "/status/addresses", addresses);
-    let inner: [&str; 8] = [
+    let inner: [&str; 9] = [
         "10.0.0.11",
+        "64:ff9b::10.0.0.11",
         "10.96.0.1",
         "172.16.0.1",
         "127.0.0.1",

@@ -143,7 +143,7 @@ fn unreadable_namespace_mode_is_reported_on_namespace() {
         let [problem] = problems.list.as_slice() else {
             panic!("{:?}", problems.list)
         };
-        assert_eq!(problem.object.to_string(), "Namespace /shop");
+        assert_eq!(problem.object.to_string(), "Namespace shop");
         assert_eq!(problem.field, format!("metadata.annotations[{name}]"));
     }
 }

@@ -330,5 +330,5 @@ fn unreadable_port_list_is_ignored_and_reported() {
     assert_eq!(cluster.compile().1.list[0].reason, Reason::Invalid);
     let namespace = annotate(namespace("shop"), "weft.dev/opaque-ports", "80,x");
     let (_, problems) = shop().with(namespace).compile();
-    assert_eq!(problems.list[0].object.to_string(), "Namespace /shop");
+    assert_eq!(problems.list[0].object.to_string(), "Namespace shop");
 }

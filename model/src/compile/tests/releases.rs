@@ -5,7 +5,7 @@ use policy::traffic::call::{Downstream, Mirror};
 use policy::traffic::set::{Methods, Percent};
 use serde_json::{Value, json};
 
-use super::{failures, report};
+use super::{failures, heavy_group, report};
 use crate::{
     fixtures::*,
     problem::{
@@ -194,6 +194,27 @@ fn step_with_matches_has_its_rule_first() {
     let (_, problems) = cluster.compile();
     let missing = (Reason::RefNotFound, "spec.steps[1].matches[0].name");
     assert_eq!(failures(&problems, ResolvedRefs), [missing]);
+}
+
+#[test]
+fn step_with_too_many_expressions_refuses_the_release() {
+    let names = ["a", "b", "c", "d", "e"];
+    let groups = names.map(|name| json!({"kind": "HTTPRouteGroup", "name": name}));
+    let base = names.map(heavy_group);
+    let base = base
+        .into_iter()
+        .fold(mesh(1, &[[true, false]]), Cluster::with);
+    let failing = |count: usize| {
+        let steps = json!([{"weight": 5}, {"weight": 60, "matches": &groups[..count]}]);
+        let release = with_steps(steps, order("Progressing", 2, 60));
+        let (_, problems) = base.clone().with(release).compile();
+        let failing = failures(&problems, Accepted).into_iter();
+        let failing = failing.map(|(reason, field)| (reason, field.to_owned()));
+        failing.collect::<Vec<_>>()
+    };
+    assert!(failing(4).is_empty());
+    let field = "spec.steps[1].matches".to_owned();
+    assert_eq!(failing(5), [(Reason::Invalid, field)]);
 }
 
 #[test]

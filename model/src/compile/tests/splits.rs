@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{failures, report};
+use super::{failures, heavy_group, report};
 use crate::{
     fixtures::*,
     problem::{
@@ -270,6 +270,33 @@ fn conditional_splits_come_first_by_age_and_unconditional_last() {
     let expected = "TrafficSplit also-old splits this Service already, and is as old and the \
                     first by name";
     assert!(loser.message.contains(expected), "{}", loser.message);
+}
+
+#[test]
+fn expressions_beyond_the_bound_cost_the_youngest_split() {
+    let with_group = |name: &str, group, second| {
+        let split = with_matches(split(name, "api", &[("v1", 1)]), &[group]);
+        created(split, second)
+    };
+    let heavy = (1..=5).map(|nth| with_group(&format!("s{nth}"), "heavy", 9 - nth));
+    let cluster = heavy.fold(cluster(), Cluster::with);
+    let cluster = cluster
+        .with(heavy_group("heavy"))
+        .with(group("light", json!([{"name": "m", "pathRegex": "/x"}])))
+        .with(with_group("light", "light", 9))
+        .with(created(split("always", "api", &[("v2", 1)]), 10));
+    let names: Vec<String> = splits(&cluster)
+        .into_iter()
+        .map(|split| split.origin.unwrap().name)
+        .collect();
+    assert_eq!(names, ["s5", "s4", "s3", "s2", "light", "always"]);
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::Invalid, "spec.matches")];
+    assert_eq!(failures(&problems, Accepted), expected);
+    let lost = &report(&problems, "TrafficSplit s1").accepted;
+    let words = "the expressions of TrafficSplit shop/s1 those of all splits of this Service take \
+                 more than 16 MiB";
+    assert!(lost.message.contains(words), "{}", lost.message);
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn unreadable_trace_sampling_is_reported_with_field() {
     found.sort();
     let field = "metadata.annotations[weft.dev/trace-sampling]";
     let expected = [
-        format!("Namespace /shop {field}"),
+        format!("Namespace shop {field}"),
         format!("Pod shop/api-1 {field}"),
     ];
     assert_eq!(found, expected);

@@ -1,6 +1,8 @@
 //! Calls that leave the mesh, by what ExternalServices give.
 
 use super::*;
+use crate::model::Model;
+use crate::world::collect::Collector;
 
 const HOST: &str = "External/api.pay.example";
 
@@ -101,6 +103,27 @@ fn account_without_pods_is_explained_by_its_namespace() {
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     let status = explain(&with_pay(&json!([])), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+}
+
+/// Bytes have no name, so the addresses of the host decide, as at a proxy.
+#[test]
+fn bytes_of_account_without_pods_go_by_resolved_addresses() {
+    let spec = json!({"hosts": ["db.example"], "ports": [{"port": 5432, "protocol": "TCP"}]});
+    let mut collector = Collector::default();
+    for one in denying().with(object("db", &spec)).objects() {
+        apply(&mut collector, one);
+    }
+    resolve_host(&mut collector, "db.example", &["203.0.113.7"]);
+    let (model, _) = Model::compile(&collector.world(), &Defaults::default());
+    let mut query = call("External/db.example", 5432);
+    for (kind, name) in [("Pod", "client"), ("ServiceAccount", "newcomer")] {
+        query.from.kind = kind.to_owned();
+        query.from.name = name.to_owned();
+        let none = |_: &BTreeSet<PodId>| SeenCallers::default();
+        let explained = model.explain(&query, CallerView::Known, &owner, &none);
+        let status = explained.unwrap().status;
+        assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+    }
 }
 
 #[test]

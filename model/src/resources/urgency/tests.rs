@@ -27,6 +27,24 @@ fn workload(enforcement: v1::Enforcement) -> EncodedResource {
 }
 
 #[test]
+fn no_change_of_revocations_waits() {
+    let revocations = |announced: bool| {
+        let one = v1::Revocation {
+            announced,
+            ..v1::Revocation::default()
+        };
+        published(Content::Revocations(v1::Revocations {
+            revocations: vec![one],
+        }))
+    };
+    let (announced, in_force) = (revocations(true), revocations(false));
+    assert!(must_not_wait(None, Some(&announced)));
+    assert!(must_not_wait(Some(&announced), Some(&in_force)));
+    assert!(must_not_wait(Some(&in_force), None));
+    assert!(!must_not_wait(Some(&in_force), Some(&in_force)));
+}
+
+#[test]
 fn what_takes_something_away_must_not_wait() {
     use v1::Enforcement::{Enforce, Open};
     let rule = published(Content::Rule(v1::Rule::default()));

@@ -71,6 +71,8 @@ struct Usage {
     held: ConnectionState,
     /// Of the dedicated connection, as long as there is one.
     signs: Option<Arc<Signs>>,
+    /// The connection that is in use, or being opened, takes no further request.
+    retired: bool,
     wanted: u32,
     not_before: Option<Instant>,
     /// Requests that wait for an answer by HTTP/2.
@@ -89,6 +91,15 @@ impl std::fmt::Debug for Dedicated {
             .field("beside", &state.beside)
             .field("taken", &state.taken)
             .finish_non_exhaustive()
+    }
+}
+
+impl Usage {
+    /// There is no connection any more.
+    fn empty(&mut self) {
+        self.held = ConnectionState::Empty;
+        self.signs = None;
+        self.retired = false;
     }
 }
 
@@ -178,6 +189,16 @@ impl Dedicated {
         }
     }
 
+    /// Sends no further request by the connection that there is. One under way goes on.
+    pub fn retire(&self) {
+        let mut state = self.state.lock();
+        if matches!(state.held, ConnectionState::Free(_)) {
+            state.empty();
+        } else {
+            state.retired = state.held.exists();
+        }
+    }
+
     /// Closes a dedicated connection that was idle for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
@@ -233,10 +254,12 @@ impl Connecting {
             ended: false,
         });
         if dedicated.is_free() {
-            self.opened = true;
             let mut state = self.home.state.lock();
-            state.held = ConnectionState::Free(dedicated);
-            state.signs = Some(signs);
+            if !state.retired {
+                self.opened = true;
+                state.held = ConnectionState::Free(dedicated);
+                state.signs = Some(signs);
+            }
         }
     }
 
@@ -249,7 +272,7 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         if !self.opened {
-            self.home.state.lock().held = ConnectionState::Empty;
+            self.home.state.lock().empty();
         }
     }
 }
@@ -342,7 +365,11 @@ impl Lease {
     fn put_back(mut self) {
         if let Some(mut dedicated) = self.dedicated.take() {
             dedicated.since = Instant::now();
-            self.home.state.lock().held = ConnectionState::Free(dedicated);
+            let mut state = self.home.state.lock();
+            match state.retired {
+                true => state.empty(),
+                false => state.held = ConnectionState::Free(dedicated),
+            }
         }
     }
 }
@@ -350,9 +377,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.dedicated.is_some() {
-            let mut state = self.home.state.lock();
-            state.held = ConnectionState::Empty;
-            state.signs = None;
+            self.home.state.lock().empty();
         }
     }
 }

@@ -375,6 +375,12 @@ impl Multiplexed {
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &permit.streams));
     }
 
+    /// The same for the connections of which `ends` is true.
+    pub fn retire_if(&self, ends: impl Fn(&RequestSender) -> bool) {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !ends(&connection.sender));
+    }
+
     /// A permit on the connection with the fewest streams, if one has room: for
     /// `limit` streams at most, and for no more than its server allows, since more
     /// would wait for a permit, and beside tunnels that can be for ever. A body goes

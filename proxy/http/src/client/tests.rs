@@ -1,3 +1,5 @@
+//! Tests of connections that are kept and reused.
+
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -207,6 +207,12 @@ impl RequestSender {
         let _ = self.shared.held.set(Box::new(guard));
     }
 
+    /// What the connection holds, where that is of this type.
+    #[must_use]
+    pub fn held<T: 'static>(&self) -> Option<&T> {
+        self.shared.held.get()?.downcast_ref()
+    }
+
     /// True when the connection has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -34,7 +34,12 @@ impl Snapshot {
                 Ok(())
             }
             Err(bad) => {
-                self.egress = Arc::new(self.tightened(sent));
+                let tightened = self.tightened(sent);
+                if tightened != *self.egress {
+                    // What is held is not what the controller has sent under this version.
+                    self.versions.remove(wire::names::EGRESS);
+                    self.egress = Arc::new(tightened);
+                }
                 Err(bad.to_string())
             }
         }
@@ -43,7 +48,8 @@ impl Snapshot {
     /// The last one that could be read, in the stricter mode of the two; nothing may be called
     /// where there is none.
     fn tightened(&self, sent: &v1::Egress) -> Egress {
-        if !self.versions.contains_key(wire::names::EGRESS) {
+        let is_known = self.versions.contains_key(wire::names::EGRESS);
+        if !is_known && self.egress.is_idle() {
             return Egress::closed();
         }
         let mode = v1::egress::Mode::try_from(sent.mode);
@@ -140,6 +146,33 @@ pub(super) mod tests {
             assert_eq!(nacks, 0);
             let (bad, nacks) = after(&good, vec![resource(refused, BAD)]);
             assert_eq!((is(&bad), nacks), ((mode, true), 1), "{before:?}");
+        }
+    }
+
+    /// A controller of another version may have sent it. One whose resources can be read sends the
+    /// former one again, or none, and the calls pass again that passed then.
+    #[test]
+    fn unreadable_egress_holds_until_it_is_replaced() {
+        const GOOD: &str = "api.pay.example";
+        let bad = || vec![resource(Mode::Deny, "not a name")];
+        let none = Snapshot::default();
+        let (good, _) = after(&none, vec![resource(Mode::Allow, GOOD)]);
+        for (before, given) in [(&none, false), (&good, true)] {
+            let (first, _) = after(before, bad());
+            let (second, nacks) = after(&first, bad());
+            assert_eq!(nacks, 1);
+            for tightened in [&first, &second] {
+                assert_eq!(is(tightened), (EgressMode::Deny, given));
+                // So that it is sent whole to a proxy that comes back.
+                assert!(!tightened.versions.contains_key(wire::names::EGRESS));
+            }
+            let full = v1::Batch {
+                full: true,
+                ..v1::Batch::default()
+            };
+            let (without, _) = second.after(full, &Registry::default());
+            assert_eq!(is(&without), (EgressMode::Allow, false));
+            assert_ne!(without.policy_revision, second.policy_revision);
         }
     }
 

@@ -419,10 +419,8 @@ fn rule_is_keyed_by_name_whatever_form_or_content() {
 /// A controller sends a proxy whatever the proxy announces that it understands.
 #[test]
 fn whatever_this_version_says_that_it_understands_is_accepted() {
-    let rule = (
-        wire::names::rule("shop", "t"),
-        Content::ExtendedRule(rule("t")),
-    );
+    let extended = Content::ExtendedRule(rule("t"));
+    let rule = (wire::names::rule("shop", "t"), extended);
     let policy = (
         wire::names::policy("shop", "api", 80),
         Content::Policy(v1::Policy::default()),
@@ -448,6 +446,8 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             zone_peers: 1,
         }),
     );
+    let revocations = Content::Revocations(v1::Revocations::default());
+    let revocations = (wire::names::REVOCATIONS.to_owned(), revocations);
     let routed = services::tests::sample();
     let egress = egress::tests::sample();
     let mut samples = Vec::new();
@@ -457,10 +457,13 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Telemetry => &telemetry,
             // On the stream, and no resource.
             Capability::Asks | Capability::Trial | Capability::Faults => continue,
+            // Fields of a resource that every proxy takes.
+            Capability::Rotation => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,
             Capability::Egress => &egress,
+            Capability::Revocations => &revocations,
         };
         samples.push((known.as_str(), sample));
     }

@@ -55,6 +55,30 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("issuer", &[], |api, _| {
         api.put(SECRET, json!({"data": {"issuer.crt": secret(&root(2020))}}))
     }),
+    ("rotation", &[], |api, _| {
+        let rotation = json!({"id": "audit", "phaseSince": "2026-01-01T00:00:00Z"});
+        let status = json!({"phase": "Activating", "rotation": rotation});
+        api.put(
+            AUTHORITY,
+            json!({"metadata": {"name": "weft"}, "status": status}),
+        );
+    }),
+    ("issuer-source", &[], |api, _| {
+        let usable = json!({"type": "Usable", "status": "False", "reason": "IssuerRejected"});
+        let status = json!({"phase": "Steady", "conditions": [usable]});
+        api.put(
+            AUTHORITY,
+            json!({"metadata": {"name": "weft"}, "status": status}),
+        );
+    }),
+    ("revocations", &[], |api, _| {
+        let programmed = json!({"type": "Programmed", "status": "False", "reason": "ProxyTooOld"});
+        api.put(
+            "/apis/weft.dev/v1alpha1/revocations/leak",
+            json!({"metadata": {"name": "leak", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "status": {"conditions": [programmed]}}),
+        );
+    }),
     ("trust-bundles", &[], |api, _| {
         let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": "shop"}, "data": {"ca.crt": root(2999)}});
         api.put(BUNDLE, map);

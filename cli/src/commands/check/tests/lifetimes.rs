@@ -3,6 +3,7 @@
 //! Claims: observe-74
 
 use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::tz::TimeZone;
 
 use super::*;
 
@@ -39,5 +40,38 @@ async fn short_lived_certificate_passes_until_renewal_is_missed() {
             _ => Conclusion::No,
         };
         assert_eq!(ended.unwrap(), expected, "{report:#}");
+    }
+}
+
+/// A certificate from so many days from now to so many.
+fn lasting(from: i64, to: i64) -> String {
+    let day = |days: i64| {
+        let then = Timestamp::from_second(Timestamp::now().as_second() + days * 86_400).unwrap();
+        let date = then.to_zoned(TimeZone::UTC).date();
+        let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
+        rcgen::date_time_ymd(date.year().into(), month, day)
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.not_before = day(from);
+    parameters.not_after = day(to);
+    parameters.self_signed(&key).unwrap().pem()
+}
+
+/// As with `identity.rootLife`: what is rotated in time never has sixty days left.
+#[tokio::test]
+async fn short_lived_authority_passes_until_its_rotation_is_missed() {
+    let (none, late): (&[&str], &[&str]) = (&[], &["certificate-authority", "issuer"]);
+    for (begins, ends, found) in [(-12, 6, none), (-16, 2, late)] {
+        let api = healthy();
+        let pem = lasting(begins, ends);
+        for namespace in ["shop", "a", "b"] {
+            let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": namespace},
+                "data": {"ca.crt": pem}});
+            api.put(&BUNDLE.replace("shop", namespace), map);
+        }
+        api.put(SECRET, json!({"data": {"issuer.crt": secret(&pem)}}));
+        let (_, report, _) = checked(&api, WELL, &[]).await;
+        assert_eq!(with(&report, &["warning", "error"]), found, "{report:#}");
     }
 }

@@ -5,12 +5,14 @@ use crate::fixtures::{external_service, forget_host, read_authorities, resolve_h
 
 /// One that no object names is resolved, too.
 const HOSTS: [&str; 4] = ["a.example", "b.example", "x.wild.example", "other.example"];
-/// Outside, of pods, of a Service, of an outer address, of a node, and of the own machine.
-const ADDRESSES: [&str; 8] = [
+/// Outside, of pods, of one behind NAT64, of a Service, of an outer address, of a node, and of the
+/// own machine.
+const ADDRESSES: [&str; 9] = [
     "203.0.113.1",
     "203.0.113.2",
     "10.0.0.1",
     "10.0.0.6",
+    "64:ff9b::10.0.0.2",
     "10.96.0.1",
     "192.0.2.1",
     "172.16.0.1",

@@ -16,7 +16,7 @@ fn stand_in() -> Value {
 }
 
 /// Requests leave in TLS.
-fn begun() -> Value {
+fn originated() -> Value {
     let port = json!({"port": 80, "protocol": "HTTP", "targetPort": 443, "tls": {}});
     external_service(
         "pay",
@@ -33,7 +33,7 @@ fn target(endpoints: &v1::Endpoints) -> ExternalTarget {
 
 #[test]
 fn service_without_selector_leads_to_the_first_exact_host() {
-    let (model, problems) = compiled(&[begun(), stand_in()], NAMES);
+    let (model, problems) = compiled(&[originated(), stand_in()], NAMES);
     let sent = sent(&model, "client", CALLED);
     assert_eq!(sent.addresses(ENDPOINTS), ["203.0.113.1:443"]);
     let target = target(&sent.endpoints(ENDPOINTS));
@@ -48,7 +48,7 @@ fn service_without_selector_leads_to_the_first_exact_host() {
 #[test]
 fn service_is_refused_to_callers_that_its_object_does_not_admit() {
     let api = json!([{"kind": "ServiceAccount", "name": "api"}]);
-    let (model, _) = compiled(&[with_sources(begun(), api), stand_in()], NAMES);
+    let (model, _) = compiled(&[with_sources(originated(), api), stand_in()], NAMES);
     let refused = sent(&model, "client", CALLED);
     assert_eq!(refused.addresses(ENDPOINTS), [""; 0]);
     let target_of_client = target(&refused.endpoints(ENDPOINTS));
@@ -61,7 +61,7 @@ fn service_is_refused_to_callers_that_its_object_does_not_admit() {
 /// An older proxy would send the host of the caller, in plaintext.
 #[test]
 fn older_proxy_gets_no_endpoint_of_a_service_outside() {
-    let (model, _) = compiled(&[begun(), stand_in()], NAMES);
+    let (model, _) = compiled(&[originated(), stand_in()], NAMES);
     let client = PodId::new("shop", "client");
     let names = BTreeSet::from([CALLED[0].to_owned()]);
     let older = model.resolve(&client, &names, &Capabilities::default());
@@ -72,7 +72,7 @@ fn older_proxy_gets_no_endpoint_of_a_service_outside() {
 #[test]
 fn split_shares_calls_out_to_a_service_outside() {
     let shares = split("cloud", "api", &[("api", 90), ("pay", 10)]);
-    let (model, _) = compiled(&[begun(), stand_in(), shares], NAMES);
+    let (model, _) = compiled(&[originated(), stand_in(), shares], NAMES);
     let sent = sent(&model, "client", &["destination/10.96.0.1:80"]);
     let backends = &sent.service("service/shop/api:80").splits[0].backends;
     let to: Vec<&str> = backends.iter().map(|one| one.endpoints.as_str()).collect();
@@ -84,7 +84,7 @@ fn split_shares_calls_out_to_a_service_outside() {
 #[test]
 fn service_with_selector_keeps_its_pods() {
     let with_pods = service("pay", "10.96.0.7", &[("", 80)]);
-    let (model, problems) = compiled(&[begun(), with_pods], NAMES);
+    let (model, problems) = compiled(&[originated(), with_pods], NAMES);
     let sent = sent(&model, "client", CALLED);
     assert_eq!(sent.endpoints(ENDPOINTS).external, None);
     let accepted = &report(&problems, "ExternalService pay").accepted;

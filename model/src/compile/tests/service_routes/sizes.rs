@@ -66,3 +66,37 @@ fn routes_are_encoded_for_namespaces_that_call() {
     resolved(&model, ("other", "caller"));
     assert!(is_encoded("other"));
 }
+
+/// Of 16 KiB, the least that is charged for one, 256 are 4 MiB, as much as one object may have;
+/// four such routes are as much as a table may have.
+#[test]
+fn expressions_beyond_the_bound_cost_the_youngest_route() {
+    let route = |nth: u8| {
+        let rules = (0..4).map(|rule| {
+            let matches = (0..64).map(|at| {
+                let value = format!("/{nth}/{rule}/{at}/[a-c]+x");
+                json!({"path": {"type": "RegularExpression", "value": value}})
+            });
+            let mut over = rule_over(&[("v1", 1)]);
+            over["matches"] = matches.collect();
+            over
+        });
+        let rules: Vec<Value> = rules.collect();
+        created(http_route(&format!("r{nth}"), "api", json!(rules)), nth)
+    };
+    let plain = http_route("plain", "api", json!([rule_below("/plain", "v2")]));
+    let all = (1..=5).map(route).fold(cluster(), Cluster::with);
+    let (_, problems) = all.with(created(plain, 6)).compile();
+    let accepted = |route: &str| &report(&problems, &format!("HTTPRoute {route}")).parents[0];
+    for kept in ["r1", "r2", "r3", "r4", "plain"] {
+        let report = accepted(kept);
+        let accepted = &report.accepted;
+        assert_eq!((accepted.status, accepted.reason), ACCEPTED, "{kept}");
+        assert_eq!(report.partially_invalid, None, "{kept}");
+    }
+    let lost = &accepted("r5").accepted;
+    assert_eq!((lost.status, lost.reason), (false, "UnsupportedValue"));
+    let words = "the expressions of HTTPRoute shop/r5 those at port 80 of Service shop/api take \
+                 more than 16 MiB";
+    assert!(lost.message.contains(words), "{}", lost.message);
+}

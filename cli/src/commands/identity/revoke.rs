@@ -1,0 +1,178 @@
+//! `weft identity revoke`: makes a Revocation, by which the whole mesh refuses identities.
+//!
+//! The object is judged before it is written, as the webhook would: in an incident there may be no
+//! time for a second try.
+
+use std::time::SystemTime;
+
+use crds::label_syntax::is_dns_subdomain;
+use crds::smi::validation::{Cluster as Judged, Severity};
+use crds::validate;
+use crds::weft::{GROUP, Revocation, RevocationSpec};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::cluster::names::ResourceKind;
+use crate::commands::automation;
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::kinds;
+
+/// What is made, in messages and in the object.
+const KIND: &str = kinds::REVOCATION;
+/// What is typed for subjects that are no objects with pods.
+const NODES: [&str; 3] = ["no", "node", "nodes"];
+const CERTIFICATES: [&str; 2] = ["cert", "certificate"];
+const ISSUER: &str = "issuer";
+/// What may be revoked, for a message.
+const FORMS: &str =
+    "name sa/NAME, pod/NAME, node/NAME, certificate/SERIAL or issuer/FINGERPRINT to revoke";
+
+/// A Revocation that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revoke<'a> {
+    /// Such as `sa/web`.
+    pub(super) what: &'a str,
+    pub(super) reason: &'a str,
+    /// Of the object; none: one of the time.
+    pub(super) name: Option<&'a str>,
+    /// Certificates of before now alone.
+    pub(super) keep_healthy: bool,
+    /// The API server judges it, and nothing is made.
+    pub(super) dry_run: bool,
+}
+
+impl Revoke<'_> {
+    /// # Errors
+    /// When it names nothing that can be revoked.
+    pub(super) fn must_be_readable(&self) -> Result<(), Failure> {
+        if let Some(name) = self.name.filter(|name| !is_dns_subdomain(name)) {
+            return Err(Failure::usage(format!(
+                "--id {name}: is no name of an object: lower case letters, digits, '-' and '.'"
+            )));
+        }
+        self.spec("default", None).map(drop)
+    }
+
+    /// Makes the object.
+    pub(super) async fn run(
+        &self,
+        cluster: &Cluster,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let now = Timestamp::try_from(cluster.now(now)).map_err(|_| {
+            Failure::unknown("the cluster's clock has a time that cannot be written")
+        })?;
+        let before = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let before = self.keep_healthy.then_some(before);
+        let spec = self.spec(cluster.namespace(), before.as_deref())?;
+        let spec = RevocationSpec::deserialize(&spec)
+            .map_err(|error| Failure::unknown(format!("{KIND}: {error}")))?;
+        let name = match self.name {
+            Some(name) => name.to_owned(),
+            None => now.strftime("revoke-%Y-%m-%d-%H%M%S").to_string(),
+        };
+        let all: Api<Revocation> = Api::all(cluster.client());
+        let parameters = PostParams {
+            dry_run: self.dry_run,
+            field_manager: automation::written_by_user().field_manager,
+        };
+        let object = Revocation::new(&name, spec);
+        let what = format!("{KIND} {name}");
+        let made = cluster.try_call(&what, all.create(&parameters, &object));
+        made.await.map_err(|refusal| refused(&what, refusal))?;
+        let (subject, which) = (self.what, self.which());
+        if self.dry_run {
+            console.word(&format!(
+                "{what} would revoke {which} of {subject}, and was not made"
+            ))?;
+            return Ok(Conclusion::Yes);
+        }
+        console.word(&format!(
+            "{what} revokes {which} of {subject}; kubectl get rev {name} shows how many proxies \
+             refuse it, and kubectl delete rev {name} lifts it"
+        ))?;
+        if self.keeps_tokens() {
+            console.word(
+                "what has the token of a pod gets new certificates: delete the pod too, unless the \
+                 key alone is known to others",
+            )?;
+        }
+        Ok(Conclusion::Yes)
+    }
+
+    fn which(&self) -> &'static str {
+        match self.keep_healthy {
+            true => "the certificates of before now",
+            false => "all certificates",
+        }
+    }
+
+    /// Whether pods get new certificates for their tokens.
+    fn keeps_tokens(&self) -> bool {
+        let kind = self.what.split_once('/').map_or("", |(kind, _)| kind);
+        self.keep_healthy || kind == ISSUER || CERTIFICATES.contains(&kind)
+    }
+
+    /// The spec, judged.
+    fn spec(&self, namespace: &str, before: Option<&str>) -> Result<Value, Failure> {
+        let mut spec = json!({"reason": self.reason, "subjects": [self.subject(namespace)?]});
+        if let Some(before) = before {
+            spec["issuedBefore"] = json!(before);
+        }
+        let judged = Judged::default();
+        let mistakes = validate::object(GROUP, KIND, Some(&spec), &judged.around(""));
+        let mut mistakes = mistakes.unwrap_or_default().into_iter();
+        match mistakes.find(|mistake| mistake.severity == Severity::Refuse) {
+            None => Ok(spec),
+            Some(wrong) => Err(Failure::usage(format!("{}: {}", wrong.field, wrong.text))),
+        }
+    }
+
+    fn subject(&self, namespace: &str) -> Result<Value, Failure> {
+        let what = self.what;
+        let Some((kind, name)) = what.split_once('/').filter(|(_, name)| !name.is_empty()) else {
+            return Err(Failure::usage(format!("{what}: {FORMS}")));
+        };
+        let is = |known: ResourceKind| known.typed().contains(&kind);
+        if is(ResourceKind::ServiceAccount) {
+            return Ok(json!({"serviceAccount": {"namespace": namespace, "name": name}}));
+        }
+        if is(ResourceKind::Pod) {
+            return Ok(json!({"pod": {"namespace": namespace, "name": name}}));
+        }
+        if NODES.contains(&kind) {
+            return Ok(json!({"node": {"name": name}}));
+        }
+        if CERTIFICATES.contains(&kind) {
+            // As `weft identity` shows it, or as the controller logs it.
+            return Ok(json!({"certificate": {"serial": name.replace(':', "")}}));
+        }
+        if kind == ISSUER {
+            let fingerprint = match name.starts_with("sha256:") {
+                true => name.to_owned(),
+                false => format!("sha256:{name}"),
+            };
+            return Ok(json!({"issuer": {"fingerprint": fingerprint}}));
+        }
+        Err(Failure::usage(format!("{what}: {FORMS}")))
+    }
+}
+
+fn refused(what: &str, refusal: crate::cluster::Refusal) -> Failure {
+    match refusal.code() {
+        Some(409) => Failure::usage(format!(
+            "{what} is there already: say another --id, or leave it out"
+        )),
+        Some(404) => Failure::unknown(format!(
+            "{what}: this kind is not served; Weft is not installed in this cluster, or is older \
+             than this command (`weft version` says which one is there)"
+        )),
+        _ => refusal.into_failure(),
+    }
+}

@@ -1,0 +1,104 @@
+//! What begins a rotation, and what replaces an issuer without one: a request, the root's life, and
+//! the Secret that a root comes from.
+
+use super::*;
+
+#[test]
+fn life_begins_rotation_of_generated_roots_alone() {
+    let mut seen = done(&old());
+    seen.root_is_due = true;
+    let Step::Go(Move::Begin(begin)) = step(&old(), &seen, start()) else {
+        panic!("no rotation");
+    };
+    assert_eq!(
+        (begin.trigger, begin.reason),
+        (Trigger::Life, Reason::Planned)
+    );
+    seen.source = Source::Secret;
+    assert_eq!(step(&old(), &seen, start()), Step::Rest);
+    seen.request = Some(request(Reason::Planned));
+    assert_eq!(step(&old(), &seen, start()), Step::RootIsExternal);
+}
+
+#[test]
+fn offered_issuer_is_taken_or_begins_rotation() {
+    let mut seen = done(&old());
+    seen.source = Source::Secret;
+    let offer = |root: u8, signs: bool| {
+        Some(Offered {
+            root: id(root),
+            signs,
+        })
+    };
+    seen.offered = offer(1, true);
+    assert_eq!(step(&old(), &seen, start()), Step::Rest, "the one in use");
+    seen.offered = offer(1, false);
+    assert_eq!(step(&old(), &seen, start()), Step::Go(Move::TakeIssuer));
+    seen.offered = offer(5, false);
+    let Step::Go(Move::Begin(begin)) = step(&old(), &seen, start()) else {
+        panic!("no rotation");
+    };
+    assert_eq!(
+        (begin.trigger, begin.source),
+        (Trigger::Source, Source::Secret)
+    );
+    let retired = State {
+        retired: vec![RetiredRoot {
+            root: id(5),
+            at: start(),
+        }],
+        ..old()
+    };
+    assert_eq!(
+        step(&retired, &seen, start()),
+        Step::Rest,
+        "its key is known"
+    );
+
+    // The owner swaps, and a request makes haste.
+    let state = old().started(&begin, id(5), start());
+    seen = Seen {
+        source: Source::Secret,
+        request: Some(request(Reason::Compromise)),
+        ..done(&state)
+    };
+    assert_eq!(
+        step(&state, &seen, start()),
+        Step::Go(Move::Hasten("audit".to_owned()))
+    );
+    assert_eq!(state.hastened("audit").ids, ["audit"]);
+}
+
+#[test]
+fn source_that_is_generated_again_replaces_the_secrets_root() {
+    let state = State {
+        source: Source::Secret,
+        ..old()
+    };
+    let Step::Go(Move::Begin(begin)) = step(&state, &done(&state), start()) else {
+        panic!("no rotation");
+    };
+    assert_eq!(
+        (begin.trigger, begin.source),
+        (Trigger::Source, Source::Generated)
+    );
+    let taken = state.started(&begin, id(2), start());
+    assert_eq!(taken.source, Source::Secret, "until the next root signs");
+    assert_eq!(taken.activated(id(102), start()).source, Source::Generated);
+}
+
+#[test]
+fn issuer_is_replaced_without_phases() {
+    let mut seen = done(&old());
+    seen.request = Some(Request {
+        scope: Scope::Issuer,
+        ..request(Reason::Planned)
+    });
+    let replace = Step::Go(Move::ReplaceIssuer("audit".to_owned()));
+    assert_eq!(step(&old(), &seen, start()), replace);
+    let state = old().with_issuer(id(111), Some("audit"));
+    assert_eq!(state.issuers, [id(101), id(111)]);
+    assert_eq!(step(&state, &seen, start()), Step::Rest);
+    seen.has_root_key = false;
+    assert_eq!(step(&old(), &seen, start()), Step::RootIsExternal);
+}
