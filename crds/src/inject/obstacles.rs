@@ -34,7 +34,7 @@ pub fn obstacles(
 ) -> Vec<String> {
     let amounts = Amounts::of_namespace(namespace, defaults);
     let level = level(namespace).filter(|_| capture == CaptureMode::Init);
-    let found = find_obstacles(namespace, amounts, None, ranges, quotas);
+    let found = find_obstacles(amounts, None, ranges, quotas);
     level.into_iter().chain(found).collect()
 }
 
@@ -48,12 +48,11 @@ pub fn obstacles_of(
 ) -> Vec<String> {
     let amounts = Amounts::of_pod(namespace, demand);
     let level = level(namespace).filter(|_| demand.redirects);
-    let found = find_obstacles(namespace, amounts, Some(demand), ranges, quotas);
+    let found = find_obstacles(amounts, Some(demand), ranges, quotas);
     level.into_iter().chain(found).collect()
 }
 
 fn find_obstacles(
-    namespace: &Namespace,
     of_proxy: [Amounts; 2],
     demand: Option<&PodDemand>,
     ranges: &[Value],
