@@ -308,18 +308,17 @@ impl Agent {
             let _ = done.blocking_send(visited);
         });
         if let Err(error) = started {
-            warn!(?name, %error, "no thread for a network namespace");
+            if self.rounds.may_report(name, now) {
+                warn!(?name, %error, "no thread for a network namespace");
+            }
             self.rounds.ended(name, Some(inode), false, now);
         }
     }
 
     fn visited(&mut self, visited: &Visited) {
         let (Visited { name, inode, visit }, now) = (visited, Instant::now());
-        let is_captured = matches!(
-            visit,
-            Visit::NoListener | Visit::Captured(_) | Visit::Present(_)
-        );
-        self.rounds.ended(name, Some(*inode), !is_captured, now);
+        let listened = *visit != Visit::NoListener;
+        self.rounds.ended(name, Some(*inode), listened, now);
         let Some(labels) = CaptureLabels::of(visit) else {
             return;
         };

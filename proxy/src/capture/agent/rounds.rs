@@ -4,8 +4,9 @@
 //! an image that is there needs. Then rarely, for what starts later.
 //!
 //! Few are tried at a time, and one whose process answers slowly holds its place for seconds. So
-//! those that never failed go first, and the agent gives up slow ones earlier while others wait:
-//! however many pods are hostile, an honest one waits for none of them twice.
+//! those in which no process listened before go first, and the agent gives up slow ones earlier
+//! while others wait: however many pods are hostile, an honest one waits for none of them twice.
+//! What came of a try does not count, since a hostile process can answer rightly and late.
 //!
 //! Invariant: time is an argument.
 
@@ -48,8 +49,8 @@ struct Known {
     began: Instant,
     due: Instant,
     is_busy: bool,
-    /// Tries in which a process listened and was not captured.
-    failed: u32,
+    /// Tries in which more happened than that no process listens. An honest pod needs one.
+    listened: u32,
     /// A file may be replaced by that of another namespace.
     inode: Option<u64>,
     reported: Option<Instant>,
@@ -62,7 +63,7 @@ impl Known {
             began: now,
             due: now,
             is_busy: false,
-            failed: 0,
+            listened: 0,
             inode: None,
             reported: None,
         }
@@ -91,16 +92,16 @@ impl Rounds {
             return None;
         }
         let due = self.known.iter_mut().filter(|(_, known)| known.is_due(now));
-        let (name, known) = due.min_by_key(|(_, known)| (known.failed, known.due))?;
+        let (name, known) = due.min_by_key(|(_, known)| (known.listened, known.due))?;
         known.is_busy = true;
         known.began = now;
         self.busy += 1;
         Some(name.clone())
     }
 
-    /// A try has ended: of the namespace with this number, if the file was one. `failed`: a
-    /// process listened there and was not captured.
-    pub(super) fn ended(&mut self, name: &OsStr, inode: Option<u64>, failed: bool, now: Instant) {
+    /// A try has ended: of the namespace with this number, if the file was one. `listened`: a
+    /// process did there, whatever came of it.
+    pub(super) fn ended(&mut self, name: &OsStr, inode: Option<u64>, listened: bool, now: Instant) {
         let Some(known) = self.known.get_mut(name) else {
             return;
         };
@@ -120,7 +121,7 @@ impl Rounds {
             };
         }
         // Never taken back: a process that listens now and then would be a new one each time.
-        known.failed = known.failed.saturating_add(u32::from(failed));
+        known.listened = known.listened.saturating_add(u32::from(listened));
         // Half a look early, or a look that comes a moment late would be the next but one.
         known.due =
             known.began + interval(now.saturating_duration_since(known.first)) - LOOK_EVERY / 2;
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_that_failed_waits_behind_all_others() {
+    fn namespace_with_a_listener_waits_behind_all_others() {
         let now = Instant::now();
         let mut rounds = Rounds::default();
         let hostile: Vec<String> = (0..2 * AT_ONCE).map(|n| format!("hostile-{n}")).collect();

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Duration;
 
 use super::*;
+use crate::capture::rules::Forwarded;
 
 fn read(pairs: &[(&str, &str)]) -> Result<AgentSettings, BadEnv> {
     AgentSettings::read(EnvReader::from_map(pairs.iter().copied()))
@@ -42,6 +44,23 @@ fn odd_files_are_no_namespaces_and_hold_nothing_up() {
     }
     assert!(open(&folder.join("gone"), own).unwrap().is_none());
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn captured_pod_that_requests_again_waits_behind_new_ones() {
+    let environment = [("WEFT_NODE_NAME", "node-2"), ("WEFT_HOST_IPS", "10.0.0.3")];
+    let mut agent = Agent::new(read(&environment).unwrap(), Captures::default()).unwrap();
+    let both = ["a-again", "b-new"].map(OsString::from);
+    let now = Instant::now();
+    agent.rounds.listed(&BTreeSet::from(both.clone()), now);
+    let visits = [Visit::Present(Forwarded::Pass), Visit::NoListener];
+    for (name, visit) in both.into_iter().zip(visits) {
+        assert_eq!(agent.rounds.next(now).as_ref(), Some(&name));
+        let inode = 1;
+        agent.visited(&Visited { name, inode, visit });
+    }
+    let next = agent.rounds.next(now + Duration::from_secs(1));
+    assert_eq!(next.as_deref(), Some(OsStr::new("b-new")));
 }
 
 #[test]
