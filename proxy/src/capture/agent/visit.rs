@@ -30,6 +30,9 @@ const LINE_WITHIN: Duration = Duration::from_secs(2);
 const LINE_WITHIN_CROWDED: Duration = Duration::from_millis(250);
 /// Interval at which a slow process is given up.
 const STEP: Duration = Duration::from_millis(50);
+/// Characters of a reason, of which a hostile process chooses some: for the log, and so that the
+/// answer is no longer than a line may be.
+const LONGEST_REASON: usize = 512;
 
 /// How a try ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +82,8 @@ fn failed(why: Failed) -> impl FnOnce(io::Error) -> Visit {
     }
 }
 
-fn refused(why: Refused, reason: String) -> Visit {
+fn refused(why: Refused, reason: &str) -> Visit {
+    let reason = reason.chars().take(LONGEST_REASON).collect();
     Visit::Refused { why, reason }
 }
 
@@ -140,20 +144,23 @@ fn request(mut stream: &UnixStream, is_crowded: &AtomicBool) -> Ends<CaptureRequ
     let mut line: Vec<u8> = Vec::new();
     let mut part = [0; 4096];
     loop {
+        let before = line.len();
         match stream.read(&mut part) {
             Ok(0) => return Err(slow("it closed the connection without a line")),
             Ok(length) => line.extend(part.get(..length).unwrap_or_default()),
             Err(error) if is_timeout(&error) => {}
             Err(error) => return Err(failed(Failed::Slow)(error)),
         }
-        let end = line.iter().position(|byte| *byte == b'\n');
+        // Only in what came now: a process may send its line byte by byte.
+        let mut new = line.iter().skip(before);
+        let end = new.position(|byte| *byte == b'\n').map(|at| before + at);
         if end.unwrap_or(line.len()) >= LONGEST_LINE {
             let reason = format!("the request is longer than {LONGEST_LINE} bytes");
-            return Err(refused(Refused::BadRequest, reason));
+            return Err(refused(Refused::BadRequest, &reason));
         }
         if let Some(line) = end.and_then(|end| line.get(..end)) {
             return serde_json::from_slice(line)
-                .map_err(|error| refused(Refused::BadRequest, format!("the request: {error}")));
+                .map_err(|error| refused(Refused::BadRequest, &format!("the request: {error}")));
         }
         let within = if is_crowded.load(Ordering::Relaxed) {
             LINE_WITHIN_CROWDED
@@ -183,7 +190,7 @@ fn capture(request: &CaptureRequest, hosts: &[IpAddr]) -> Visit {
                      node's network cannot be in the mesh; or its sysctl ip_nonlocal_bind is 1, \
                      which hides whose it is: take that away"
                 );
-                return refused(Refused::HostNetwork, reason);
+                return refused(Refused::HostNetwork, &reason);
             }
             // It may be the node's.
             Err(error) => return failed(Failed::Enter)(error),
@@ -191,12 +198,12 @@ fn capture(request: &CaptureRequest, hosts: &[IpAddr]) -> Visit {
     }
     let settings = match request.settings() {
         Ok(settings) => settings,
-        Err(bad) => return refused(Refused::BadRequest, bad.to_string()),
+        Err(bad) => return refused(Refused::BadRequest, &bad.to_string()),
     };
     match nftables::set_once(&settings) {
         Ok(SetOnce::Written(forwarded)) => Visit::Captured(forwarded),
         Ok(SetOnce::Present(forwarded)) => Visit::Present(forwarded),
-        Err(error @ WriteError::OtherRules) => refused(Refused::OtherRules, error.to_string()),
+        Err(error @ WriteError::OtherRules) => refused(Refused::OtherRules, &error.to_string()),
         Err(error) => Visit::Failed {
             why: Failed::Kernel,
             reason: error.to_string(),
@@ -234,5 +241,35 @@ fn answer(mut stream: &UnixStream, visit: &Visit) {
     };
     if let Ok(line) = line(&answer) {
         let _ = stream.write_all(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requested(lines: &str) -> Ends<CaptureRequest> {
+        let (agent, mut pod) = UnixStream::pair().unwrap();
+        pod.write_all(lines.as_bytes()).unwrap();
+        request(&agent, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn reason_that_a_process_chooses_is_short() {
+        let name = "x".repeat(8000);
+        for line in [
+            format!("{{\"{name}\": 1}}\n"),
+            format!("{{\"skipInboundPorts\": 1, \"{name}\": 1}}\n"),
+        ] {
+            let Err(Visit::Refused { why, reason }) = requested(&line) else {
+                panic!("{line} was taken");
+            };
+            assert_eq!(why, Refused::BadRequest);
+            assert!(reason.chars().count() <= LONGEST_REASON, "{reason}");
+        }
+        let request = CaptureRequest::default();
+        let two = [line(&request).unwrap(), b"{".to_vec()].concat();
+        let two = String::from_utf8(two).unwrap();
+        assert_eq!(requested(&two), Ok(request), "one line is read");
     }
 }
