@@ -79,6 +79,7 @@ fn capture_values_reach_the_agent_and_init_has_none() -> Outcome {
         "capture.node.netnsDir=/run/netns",
         "capture.node.seLinuxOptions.type=spc_t",
         "capture.node.tolerations[0].key=gpu",
+        "image.architectures={arm64,amd64}",
         "priorityClassName=",
     ])?;
     let sets = of_kind(&set, "DaemonSet");
@@ -86,6 +87,10 @@ fn capture_values_reach_the_agent_and_init_has_none() -> Outcome {
     assert_eq!(pod["volumes"][0]["hostPath"]["path"], "/run/netns");
     assert_eq!(pod["tolerations"][0]["key"], "gpu");
     assert_eq!(pod["priorityClassName"], Value::Null);
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = &pod["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"];
+    let built = json!(["arm64", "amd64"]);
+    assert_eq!(terms[0]["matchExpressions"][0]["values"], built);
     let context = &pod["containers"][0]["securityContext"];
     assert_eq!(context["seLinuxOptions"], json!({"type": "spc_t"}));
     assert!(of_kind(&set, "ResourceQuota").is_empty());
