@@ -65,9 +65,10 @@ pub(super) enum Refused {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// The namespace cannot be entered, or nothing can be opened in it.
+    /// The namespace cannot be entered, or nothing can be opened in it, also where a security
+    /// module of the node forbids that.
     Enter,
-    /// The process sends no line.
+    /// The process takes no connection, or sends no line.
     Slow,
     Kernel,
 }
@@ -76,9 +77,15 @@ pub(super) enum Failed {
 type Ends<T> = Result<T, Visit>;
 
 fn failed(why: Failed) -> impl FnOnce(io::Error) -> Visit {
-    move |error| Visit::Failed {
-        why,
-        reason: error.to_string(),
+    move |error| {
+        let way_out = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "; where SELinux forbids it, set capture.node.seLinuxOptions in the chart's values"
+            }
+            _ => "",
+        };
+        let reason = format!("{error}{way_out}");
+        Visit::Failed { why, reason }
     }
 }
 
@@ -125,6 +132,7 @@ fn connect() -> Ends<UnixStream> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             return Err(Visit::NoListener);
         }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(enter(error)),
         Err(error) => return Err(failed(Failed::Slow)(error)),
     }
     let timeouts = socket
