@@ -41,7 +41,7 @@ pub use checks::check_ephemeral;
 pub use gate::{Releases, StableRevision};
 pub use guaranteed::is_guaranteed;
 pub use obstacles::{PodDemand, obstacles, obstacles_of};
-pub use overrides::{DefaultLimits, HookToken, Namespace, Settings};
+pub use overrides::{CaptureMode, DefaultLimits, HookToken, Namespace, NoCaptureMode, Settings};
 pub use placement::{Architectures, NotAnArchitecture};
 pub use refusal::Refusal;
 pub use spelling::{SPELLED, misspelled, unheard};
@@ -130,6 +130,7 @@ pub fn inject(
 
     let mut changed = pod.clone();
     let mut warnings: Vec<String> = warning.into_iter().collect();
+    warnings.extend(checks::check_runtime(spec, settings.capture));
     stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
     stamp_account(&mut changed, namespace, earlier.present)?;

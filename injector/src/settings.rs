@@ -1,6 +1,6 @@
 //! The injector's settings, read from its environment.
 
-use crds::inject::{self, Architectures, DefaultLimits};
+use crds::inject::{self, Architectures, CaptureMode, DefaultLimits};
 use crds::labels::parse_quantity;
 use runtime::env::{BadEnv, EnvReader};
 
@@ -55,6 +55,7 @@ impl Settings {
             cpu: limit(&mut env, "WEFT_PROXY_CPU_LIMIT"),
             memory: limit(&mut env, "WEFT_PROXY_MEMORY_LIMIT"),
         };
+        let capture = env.or("WEFT_CAPTURE_MODE", CaptureMode::Init);
         let releases = env.or("WEFT_RELEASES", true);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -76,6 +77,7 @@ impl Settings {
                     guaranteed_cpu,
                     guaranteed_memory,
                     limits,
+                    capture,
                 },
                 namespace,
             })

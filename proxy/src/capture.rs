@@ -6,6 +6,10 @@
 //! then on, so the proxy itself needs no privilege. They can be written again
 //! at any time: the whole table is replaced in one transaction.
 //!
+//! Where the chart's value capture.mode is `node` the init container has no privilege either: it
+//! waits for `weft-node`, the agent of its node, which enters the pod's network namespace and
+//! writes the same rules there.
+//!
 //! Imports `net`.
 
 use std::io::Write;
@@ -14,10 +18,14 @@ use std::time::Instant;
 
 use runtime::env::EnvReader;
 
+use crate::capture::by_node::ByNodeError;
 use crate::capture::rules::Forwarded;
 use crate::capture::settings::{BadArguments, Settings, Then, known_service};
 
+pub(crate) mod agent;
+pub(crate) mod by_node;
 pub(crate) mod check;
+pub(crate) mod exchange;
 pub(crate) mod nftables;
 pub(crate) mod rules;
 pub(crate) mod settings;
@@ -29,6 +37,8 @@ pub(crate) enum CaptureError {
     Arguments(#[from] BadArguments),
     #[error("traffic redirection could not be written: {0}")]
     Write(#[from] nftables::WriteError),
+    #[error("traffic redirection was not written by the node: {0}")]
+    ByNode(#[from] ByNodeError),
     #[error("traffic redirection does not work: {0}")]
     Check(#[from] check::CheckError),
 }
@@ -41,8 +51,13 @@ pub(crate) fn run(
     arguments: impl IntoIterator<Item = String>,
 ) -> Result<Vec<check::CheckOutcome>, CaptureError> {
     let settings = Settings::from_arguments(arguments)?;
+    let forwarded = match settings.then {
+        Then::CheckOnly => Forwarded::Pass,
+        Then::ByNode => by_node::wait(&settings)?,
+        Then::Write | Then::WriteAndCheck => nftables::write(&settings)?,
+    };
     let mut outcomes = Vec::new();
-    if settings.then != Then::CheckOnly && write(&settings)? == Forwarded::Redirected {
+    if forwarded == Forwarded::Redirected {
         outcomes.push(check::CheckOutcome::ForwardedToo);
     }
     if settings.then != Then::Write {
@@ -52,22 +67,10 @@ pub(crate) fn run(
     Ok(outcomes)
 }
 
-/// Writes the rules, without the one for forwarded packets where the kernel lacks what it
-/// needs. That one only exempts, so without it nothing gets around the proxy.
-fn write(settings: &Settings) -> Result<Forwarded, nftables::WriteError> {
-    let written =
-        |forwarded| nftables::replace(&rules::plan(settings, forwarded)).map(|()| forwarded);
-    match written(Forwarded::Pass) {
-        Err(nftables::WriteError::Unsupported { .. }) => written(Forwarded::Redirected),
-        result => result,
-    }
-}
-
 /// [`run`] for `main`: reports the result on stderr. Exit code 2 means that the arguments are
 /// wrong, 1 that something failed.
 pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let began = Instant::now();
-    let mut stderr = std::io::stderr().lock();
     let (code, lines) = match run(arguments) {
         Ok(outcomes) => {
             let mut lines = vec!["traffic is redirected".to_owned()];
@@ -78,6 +81,7 @@ pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
         Err(CaptureError::Arguments(bad)) => (ExitCode::from(2), vec![bad.to_string()]),
         Err(error) => (ExitCode::FAILURE, vec![error.to_string()]),
     };
+    let mut stderr = std::io::stderr().lock();
     for line in lines {
         // No output is left when stderr is closed; the exit code remains.
         let _ = writeln!(stderr, "weft-capture: {line}");

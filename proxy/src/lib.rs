@@ -40,6 +40,7 @@ use ::weft_proxy_http::failure;
 use ::weft_proxy_net as net;
 
 // The program.
+pub use crate::capture::agent::command as capture_agent_command;
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};

@@ -1,5 +1,6 @@
 //! `weft-proxy run` is the sidecar, `capture` the init container, `drain` the
-//! hook that runs when the pod is deleted.
+//! hook that runs when the pod is deleted, `capture-agent` the DaemonSet that captures pods for
+//! init containers without privileges.
 
 #![cfg_attr(
     not(test),
@@ -15,7 +16,10 @@ use std::time::Instant;
 
 use policy::terminal::acts_upon;
 use runtime::log::Format;
-use weft_proxy::{Settings, capture_command, drain_command, flush_access_log, run as run_proxy};
+use weft_proxy::{
+    Settings, capture_agent_command, capture_command, drain_command, flush_access_log,
+    run as run_proxy,
+};
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
 // no page faults.
@@ -27,13 +31,16 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("run") | None => run(),
         Some("capture") => capture_command(arguments),
+        Some("capture-agent") => capture_agent_command(),
         Some("drain") => drain_command(),
         Some("--version") => {
             println!("weft-proxy {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(other) => {
-            eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
+            eprintln!(
+                "weft-proxy: {other:?} is no command; known are run, capture, capture-agent and drain"
+            );
             ExitCode::from(64)
         }
     }

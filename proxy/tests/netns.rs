@@ -9,6 +9,8 @@
 // Helpers of tests are tests to us; clippy sees only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "netns/agent.rs"]
+mod agent;
 #[path = "path/answers.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod answers;

@@ -144,6 +144,14 @@ Not empty where routes of the Gateway API are read. What values of a former char
 {{- if ne (get (.Values.gatewayApi | default dict) "enabled" | toString) "false" }}true{{ end -}}
 {{- end -}}
 
+{{/*
+Not empty where the agents of nodes redirect the traffic of pods. What values of a former chart do
+not have is off.
+*/}}
+{{- define "weft.byNode" -}}
+{{- if eq (get (.Values.capture | default dict) "mode" | toString) "node" }}true{{ end -}}
+{{- end -}}
+
 {{/* Where the issuer comes from, as a JSON object; values of a former chart do not have it. */}}
 {{- define "weft.issuer" -}}
 {{- $issuer := .Values.identity.issuer | default dict -}}

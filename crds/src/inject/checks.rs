@@ -3,9 +3,10 @@
 use policy::well_known::PROXY_UID;
 use serde_json::{Map, Value};
 
-use super::Refusal;
 use super::earlier::Earlier;
 use super::pod::{is_ours, is_proxy_port, list, name};
+use super::{CaptureMode, Refusal};
+use crate::labels::{DISABLED, INJECT};
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER, VOLUMES};
 
 /// Refuses ids, ports and names that belong to the proxy.
@@ -149,6 +150,20 @@ pub(super) fn check_dns(
         ))),
         _ => Ok(None),
     }
+}
+
+/// Warns of a runtime that may have a kernel of its own, in which the node's agent finds no socket.
+/// Such a pod would wait for it for ever.
+pub(super) fn check_runtime(spec: &Map<String, Value>, capture: CaptureMode) -> Option<String> {
+    let class = spec.get("runtimeClassName").and_then(Value::as_str)?;
+    (capture == CaptureMode::Node && !class.is_empty()).then(|| {
+        format!(
+            "weft: spec.runtimeClassName is {class}: if pods of it have a kernel of their own, as \
+             with gVisor and Kata, weft-node cannot redirect their traffic and the pod waits in \
+             weft-capture; take a class that runs on the node's kernel, or label the pod \
+             {INJECT}={DISABLED}"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::earlier::{HOOKS_ENV, Handlers, PROBES_ENV};
 use super::overrides::Overrides;
 use super::pod_resources::SHARE_ENV;
-use super::{Settings, guaranteed, placement, pod};
+use super::{CaptureMode, Settings, guaranteed, placement, pod};
 use crate::labels::quantity_in_milli;
 use crate::objects::{
     API_TOKEN_FOLDER, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER, TOKEN_SECONDS,
@@ -17,6 +17,8 @@ use crate::objects::{
 const BINARY: &str = "/weft-proxy";
 const TOKEN_FOLDER: &str = "/var/run/weft/token";
 const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
+/// Uid and gid of a process that owns nothing, and that redirection does not exempt.
+const UNPRIVILEGED: u32 = 65534;
 
 /// Puts the containers first among the init containers, so that those of the user
 /// run with the network they will have later, and adds the volumes. `share`: what the
@@ -106,9 +108,13 @@ fn take_list(spec: &mut Map<String, Value>, name: &str) -> Vec<Value> {
     }
 }
 
-/// Redirects the pod's traffic, proves that it works, and ends.
+/// Redirects the pod's traffic or waits until its node has, proves that it works, and ends.
 fn capture(settings: &Settings, overrides: &Overrides) -> Value {
-    let mut args = vec!["capture".to_owned(), "--check".to_owned()];
+    let how = match settings.capture {
+        CaptureMode::Init => "--check",
+        CaptureMode::Node => "--by-node",
+    };
+    let mut args = vec!["capture".to_owned(), how.to_owned()];
     for (flag, list) in [
         ("--skip-inbound-ports", &overrides.skip_inbound_ports),
         ("--skip-outbound-ports", &overrides.skip_outbound_ports),
@@ -118,27 +124,39 @@ fn capture(settings: &Settings, overrides: &Overrides) -> Value {
             args.push(format!("{flag}={list}"));
         }
     }
+    let mut env = vec![json!({ "name": "WEFT_LOG", "value": overrides.log_level })];
+    if settings.capture == CaptureMode::Node {
+        env.push(from_pod("WEFT_NODE_NAME", "spec.nodeName"));
+    }
     json!({
         "name": CAPTURE_CONTAINER,
         "image": settings.proxy_image,
         "imagePullPolicy": settings.proxy_pull_policy,
         "command": [BINARY],
         "args": args,
-        "env": [{ "name": "WEFT_LOG", "value": overrides.log_level }],
+        "env": env,
         "resources": resources(overrides),
         "volumeMounts": [no_api_token()],
-        "securityContext": {
-            "runAsUser": 0,
-            // Root's group, so that nothing here counts as sent by the proxy.
-            "runAsGroup": 0,
-            // The pod may demand non-root; writing redirection rules needs root.
-            "runAsNonRoot": false,
-            "privileged": false,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": capture_context(settings.capture),
+    })
+}
+
+fn capture_context(mode: CaptureMode) -> Value {
+    let (user, capabilities) = match mode {
+        // The pod may demand non-root; writing redirection rules needs root. Root's group, so
+        // that nothing here counts as sent by the proxy.
+        CaptureMode::Init => (0, json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] })),
+        CaptureMode::Node => (UNPRIVILEGED, json!({ "drop": ["ALL"] })),
+    };
+    json!({
+        "runAsUser": user,
+        "runAsGroup": user,
+        "runAsNonRoot": mode == CaptureMode::Node,
+        "privileged": false,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": capabilities,
+        "seccompProfile": { "type": "RuntimeDefault" },
     })
 }
 
@@ -198,12 +216,6 @@ fn env(
     (kind, name): &(String, String),
     share: &Map<String, Value>,
 ) -> Vec<Value> {
-    let from_pod = |name: &str, field: &str| {
-        json!({
-            "name": name,
-            "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } },
-        })
-    };
     let fixed = |name: &str, value: &str| json!({ "name": name, "value": value });
     let map = |map: &Map<String, Value>| Value::Object(map.clone()).to_string();
     let mut all = vec![
@@ -234,6 +246,13 @@ fn env(
         ]);
     }
     all
+}
+
+fn from_pod(name: &str, field: &str) -> Value {
+    json!({
+        "name": name,
+        "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } },
+    })
 }
 
 /// Every default is written out, so that a second run sees no difference.

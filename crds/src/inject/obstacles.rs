@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use self::amounts::Amounts;
 pub use self::demand::PodDemand;
-use super::{DefaultLimits, Namespace};
+use super::{CaptureMode, DefaultLimits, Namespace};
 
 /// Label of a Namespace: the level of Pod Security below which no pod is admitted.
 const LEVEL: &str = "pod-security.kubernetes.io/enforce";
-/// The only one that admits the container which redirects traffic.
+/// The only one that admits a container which redirects traffic.
 const PRIVILEGED: &str = "privileged";
 
 /// One sentence for each obstacle to a pod without annotations or limits of its own, by the
@@ -28,11 +28,14 @@ const PRIVILEGED: &str = "privileged";
 pub fn obstacles(
     namespace: &Namespace,
     defaults: &DefaultLimits,
+    capture: CaptureMode,
     ranges: &[Value],
     quotas: &[Value],
 ) -> Vec<String> {
     let amounts = Amounts::of_namespace(namespace, defaults);
-    find_obstacles(namespace, amounts, None, ranges, quotas)
+    let level = level(namespace).filter(|_| capture == CaptureMode::Init);
+    let found = find_obstacles(amounts, None, ranges, quotas);
+    level.into_iter().chain(found).collect()
 }
 
 /// One sentence for each obstacle to a pod with these amounts and scopes.
@@ -44,11 +47,12 @@ pub fn obstacles_of(
     quotas: &[Value],
 ) -> Vec<String> {
     let amounts = Amounts::of_pod(namespace, demand);
-    find_obstacles(namespace, amounts, Some(demand), ranges, quotas)
+    let level = level(namespace).filter(|_| demand.redirects);
+    let found = find_obstacles(amounts, Some(demand), ranges, quotas);
+    level.into_iter().chain(found).collect()
 }
 
 fn find_obstacles(
-    namespace: &Namespace,
     of_proxy: [Amounts; 2],
     demand: Option<&PodDemand>,
     ranges: &[Value],
@@ -56,7 +60,7 @@ fn find_obstacles(
 ) -> Vec<String> {
     let of_containers = entries(ranges, "Container");
     let of_pods = entries(ranges, "Pod");
-    let mut found: Vec<String> = level(namespace).into_iter().collect();
+    let mut found = Vec::new();
     for mut amounts in of_proxy {
         amounts.fill(&of_containers);
         let before = found.len();
@@ -93,7 +97,7 @@ fn level(namespace: &Namespace) -> Option<String> {
     (level != PRIVILEGED).then(|| {
         format!(
             "label {LEVEL}={level} admits no container that redirects traffic: set it to \
-             {PRIVILEGED} on Namespace {}",
+             {PRIVILEGED} on Namespace {}, or capture.mode=node in the chart's values",
             namespace.name
         )
     })
@@ -120,16 +124,21 @@ mod tests {
         }
     }
 
+    fn found_by_default(namespace: &Namespace, ranges: &[Value]) -> Vec<String> {
+        let defaults = DefaultLimits::default();
+        obstacles(namespace, &defaults, CaptureMode::Init, ranges, &[])
+    }
+
     /// What a LimitRange with this entry keeps out.
     fn ranged(annotations: &[(&str, &str)], mut item: Value) -> Vec<String> {
         item["type"] = json!("Container");
         let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}});
-        obstacles(&shop(annotations), &DefaultLimits::default(), &[range], &[])
+        found_by_default(&shop(annotations), &[range])
     }
 
     fn counted(namespace: &Namespace, defaults: &DefaultLimits, spec: &Value) -> Vec<String> {
         let quota = json!({"metadata": {"name": "q"}, "spec": spec});
-        obstacles(namespace, defaults, &[], &[quota])
+        obstacles(namespace, defaults, CaptureMode::Init, &[], &[quota])
     }
 
     #[test]
@@ -228,7 +237,7 @@ mod tests {
         let of_pods = |item: Value| {
             let mut range = json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}});
             range["spec"]["limits"][0]["type"] = json!("Pod");
-            obstacles(&shop(&[]), &DefaultLimits::default(), &[range], &[])
+            found_by_default(&shop(&[]), &[range])
         };
         // The amounts of other containers are not known.
         for item in [
@@ -254,12 +263,25 @@ mod tests {
         ] {
             let mut namespace = shop(&[]);
             namespace.labels.insert(LEVEL.to_owned(), level.to_owned());
-            let found = obstacles(&namespace, &DefaultLimits::default(), &[], &[]);
+            let found = found_by_default(&namespace, &[]);
             assert_eq!(!found.is_empty(), keeps_out, "{level}: {found:?}");
             if let Some(sentence) = found.first() {
                 let words = format!("label {LEVEL}={level} admits no container");
                 assert!(sentence.starts_with(&words), "{sentence}");
                 assert!(sentence.contains("set it to privileged"), "{sentence}");
+                assert!(sentence.contains("capture.mode=node"), "{sentence}");
+            }
+            // Where the node redirects traffic the proxy's containers are admitted at each level.
+            let defaults = DefaultLimits::default();
+            let by_node = obstacles(&namespace, &defaults, CaptureMode::Node, &[], &[]);
+            assert!(by_node.is_empty(), "{by_node:?}");
+            for add in [json!(["NET_ADMIN"]), json!([]), json!(null)] {
+                let context = json!({"capabilities": {"drop": ["ALL"], "add": add}});
+                let capture = json!({"name": "weft-capture", "securityContext": context});
+                let pod = json!({"spec": {"initContainers": [capture, {"name": "weft-proxy"}]}});
+                let found = obstacles_of(&PodDemand::of(&pod), &namespace, &[], &[]);
+                let redirects = add == json!(["NET_ADMIN"]);
+                assert_eq!(!found.is_empty(), keeps_out && redirects, "{found:?}");
             }
         }
     }

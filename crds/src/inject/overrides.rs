@@ -199,6 +199,40 @@ pub struct Settings {
     pub guaranteed_memory: String,
     /// Limits of the proxy's containers where neither pod nor namespace names one.
     pub limits: DefaultLimits,
+    /// What redirects the pod's traffic.
+    pub capture: CaptureMode,
+}
+
+/// What writes the rules that redirect a pod's traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// The pod's init container, with uid 0 and `NET_ADMIN`.
+    #[default]
+    Init,
+    /// The agent of the pod's node. The init container waits for it, without a privilege.
+    Node,
+}
+
+/// Value of `capture.mode` in the chart that has no such meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoCaptureMode;
+
+impl std::fmt::Display for NoCaptureMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("must be init or node")
+    }
+}
+
+impl std::str::FromStr for CaptureMode {
+    type Err = NoCaptureMode;
+
+    fn from_str(text: &str) -> Result<Self, NoCaptureMode> {
+        match text {
+            "init" => Ok(Self::Init),
+            "node" => Ok(Self::Node),
+            _ => Err(NoCaptureMode),
+        }
+    }
 }
 
 impl Settings {

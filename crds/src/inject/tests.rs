@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod by_node;
 mod guaranteed;
 mod handlers;
 mod nodes;
@@ -30,6 +31,7 @@ fn settings() -> Settings {
         guaranteed_cpu: Settings::GUARANTEED_CPU.into(),
         guaranteed_memory: Settings::GUARANTEED_MEMORY.into(),
         limits: DefaultLimits::default(),
+        capture: CaptureMode::Init,
     }
 }
 

@@ -70,7 +70,21 @@ K
             "ranges": [[{"subnet": "$(node_pods "$node")"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 K
-  start "containerd$node" nsenter --net="/run/netns/$(node_netns "$node")" containerd --config "$state/containerd.toml"
+  # A node has only its own pods in /run/netns, as a machine has: containerd has mounts of its own.
+  # What kubelets mount reaches them, and the machine sees the namespaces below the node's state.
+  share "$state/kubelet"
+  share "$state/netns"
+  start "containerd$node" nsenter --net="/run/netns/$(node_netns "$node")" \
+    unshare --mount --propagation unchanged sh -c \
+    'mount --make-slave /run/netns && mount --bind "$0" /run/netns && exec containerd --config "$1"' \
+    "$state/netns" "$state/containerd.toml"
+}
+
+# Makes a folder whose mounts are the same in all mount namespaces that are made later.
+share() {
+  mkdir -p "$1"
+  mount --bind "$1" "$1"
+  mount --make-shared "$1"
 }
 
 # Overlay where the disk can carry one; a root that is an overlay itself cannot.

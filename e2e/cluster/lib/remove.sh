@@ -58,8 +58,9 @@ unmount_below() {
 
 remove_networks() {
   local node netns
-  # A pod's namespace is held by its pause process. When that is gone no process
-  # is in it, while pods of another runtime on this machine still have theirs.
+  # Of a cluster whose nodes shared /run/netns. A pod's namespace is held by its pause process.
+  # When that is gone no process is in it, while pods of another runtime on this machine still
+  # have theirs.
   local inhabited
   inhabited=" $({ stat -Lc %i /proc/[0-9]*/ns/net 2>/dev/null || true; } | sort -u | tr '\n' ' ') "
   for netns in /run/netns/cni-*; do

@@ -8,6 +8,7 @@
 mod altered;
 mod away;
 mod breaker;
+mod by_node;
 mod chains;
 mod check;
 #[path = "../mesh/metrics_api/direct.rs"]

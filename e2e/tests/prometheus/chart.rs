@@ -74,6 +74,15 @@ fn each_monitoring_value_adds_only_its_objects_on_request() -> Outcome {
 }
 
 #[test]
+fn node_agents_have_a_monitor_where_they_run() -> Outcome {
+    let without = names(&plain(&[&on("podMonitor")])?);
+    let with = names(&plain(&[&on("podMonitor"), "capture.mode=node"])?);
+    let monitor = "PodMonitor weft-node";
+    assert!(with.contains(monitor) && !without.contains(monitor));
+    Ok(())
+}
+
+#[test]
 fn labels_and_interval_are_those_of_the_values() -> Outcome {
     let mut settings: Vec<String> = VALUES.iter().map(|(value, _)| on(value)).collect();
     settings.extend(

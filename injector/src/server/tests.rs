@@ -66,6 +66,7 @@ impl Harness {
             guaranteed_cpu: inject::Settings::GUARANTEED_CPU.into(),
             guaranteed_memory: inject::Settings::GUARANTEED_MEMORY.into(),
             limits: inject::DefaultLimits::default(),
+            capture: inject::CaptureMode::Init,
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

@@ -18,6 +18,10 @@ use crate::net::original_dst::original_dst;
 /// Time limit for a connection within the machine: it takes microseconds, more without free CPU.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// Time limit for a connection that shows whether rules are there already. The kernel completes a
+/// redirected one before `connect` returns; without rules this is what the look costs.
+const LOOK_WITHIN: Duration = Duration::from_millis(20);
+
 /// Interval of attempts to accept the redirected connection.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -118,10 +122,28 @@ pub(crate) fn check(
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
         };
-        must_not_be_translated(service, arrives(service, listener)?)?;
+        must_not_be_translated(service, arrives(service, listener, WITHIN)?)?;
         outcomes.push(CheckOutcome::Redirected(service));
     }
     Ok(outcomes)
+}
+
+/// Whether every address family that the namespace can use is redirected already, and at least
+/// one is: an earlier run of this container had the rules written. A look that is too short on a
+/// busy machine finds none.
+pub(crate) fn is_redirected(settings: &Settings) -> bool {
+    let targets = families()
+        .into_iter()
+        .filter_map(|family| Some((family.target(settings)?, family.listener)))
+        .filter(|(target, _)| has_route(*target));
+    let mut redirected = false;
+    for (target, listener) in targets {
+        match arrives(target, listener, LOOK_WITHIN) {
+            Ok(arrived) if arrived == target => redirected = true,
+            _ => return false,
+        }
+    }
+    redirected
 }
 
 /// Addresses for documentation, which no host answers.
@@ -157,18 +179,22 @@ fn families() -> [Family; 2] {
 impl Family {
     fn check(self, settings: &Settings) -> Result<CheckOutcome, CheckError> {
         let (family, listener) = (self.name, self.listener);
-        let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
-        let mut candidates = self.candidates.into_iter();
-        let address = candidates.find(|ip| !settings.skips_address(*ip));
-        let Some((port, ip)) = port.zip(address) else {
+        let Some(target) = self.target(settings) else {
             return Ok(CheckOutcome::Skipped { family });
         };
-        let target = SocketAddr::new(ip, port);
         if !has_route(target) {
             return Ok(CheckOutcome::NoRoute { family });
         }
-        must_arrive_unchanged(target, listener, arrives(target, listener)?)?;
+        must_arrive_unchanged(target, listener, arrives(target, listener, WITHIN)?)?;
         Ok(CheckOutcome::Redirected(target))
+    }
+
+    /// What no skip list covers.
+    fn target(&self, settings: &Settings) -> Option<SocketAddr> {
+        let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port))?;
+        let mut candidates = self.candidates.into_iter();
+        let ip = candidates.find(|ip| !settings.skips_address(*ip))?;
+        Some(SocketAddr::new(ip, port))
     }
 }
 
@@ -207,8 +233,8 @@ fn has_route(target: SocketAddr) -> bool {
 
 /// Connects to `target`, accepts the connection at the proxy's port `at`, and returns its original
 /// destination.
-fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError> {
-    let deadline = Instant::now() + WITHIN;
+fn arrives(target: SocketAddr, at: SocketAddr, within: Duration) -> Result<SocketAddr, CheckError> {
+    let deadline = Instant::now() + within;
     let listener = TcpListener::bind(at)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|source| CheckError::Listen {
@@ -222,7 +248,7 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError>
     };
 
     // The kernel completes the handshake before `accept`.
-    let client = TcpStream::connect_timeout(&target, WITHIN)
+    let client = TcpStream::connect_timeout(&target, within)
         .map_err(|error| not_redirected(error.to_string()))?;
     let from = client
         .local_addr()

@@ -4,6 +4,10 @@
 //! deleted, made anew with all chains and rules. The kernel applies all of it
 //! or nothing, so a second run never leaves a gap, a double or a mixture.
 //!
+//! Where the rules are set once, as `weft-node` does for pods, the table is made only where there
+//! is none: the kernel refuses a second one, and the rules of the first are compared with those
+//! that were to be written.
+//!
 //! A dozen messages by hand, because the crates at hand either lack `redirect`
 //! or stop at the message header. Numbers are those of the kernel's
 //! `linux/netfilter/nf_tables.h` and `nfnetlink.h`. Lengths and types are in
@@ -17,10 +21,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
+mod listed;
 mod netlink;
 
+use self::listed::Listed;
 use self::netlink::{Attributes, KernelAck, Message, NFTABLES};
-use super::rules::{Chain, Hook, Match, PacketVerdict, Rule};
+use super::rules::{self, Chain, Forwarded, Hook, Match, PacketVerdict, Rule};
+use super::settings::Settings;
 
 /// The one table, in the namespace's list of tables.
 const TABLE: &str = "weft";
@@ -38,7 +45,7 @@ pub(crate) enum WriteError {
         "not permitted to change this network namespace: the container needs the capability \
          NET_ADMIN and uid 0 (securityContext.capabilities.add: [\"NET_ADMIN\"], runAsUser: 0); \
          a namespace that enforces the pod security level `baseline` or `restricted` does not \
-         admit it and needs the level `privileged`"
+         admit it and needs the level `privileged`, or capture.mode=node in the chart's values"
     )]
     NotPermitted,
     #[error(
@@ -50,33 +57,93 @@ pub(crate) enum WriteError {
     Refused { step: String, source: io::Error },
     #[error("{step} does not fit into a message to the kernel")]
     TooLong { step: String },
+    #[error(
+        "this network namespace has a table {TABLE} with other rules, and rules are set once: \
+         delete the pod, so that its successor has a network namespace of its own"
+    )]
+    OtherRules,
     #[error("netlink: {0}")]
     Netlink(#[from] io::Error),
 }
 
-/// Replaces the table by these chains.
+/// What became of rules that are set once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SetOnce {
+    Written(Forwarded),
+    /// The same rules were there.
+    Present(Forwarded),
+}
+
+/// Writes the rules, without the one for forwarded packets where the kernel lacks what it
+/// needs. That one only exempts, so without it nothing gets around the proxy.
 ///
 /// # Errors
 /// When the kernel refuses; the namespace is then as it was before.
-pub(crate) fn replace(chains: &[Chain]) -> Result<(), WriteError> {
-    // A kernel without IPv6 has no `inet` family either.
-    let family = if Path::new("/proc/net/if_inet6").exists() {
+pub(crate) fn write(settings: &Settings) -> Result<Forwarded, WriteError> {
+    by_kernel(settings, |family, chains| {
+        commit(&Batch::replacing(family, chains))
+    })
+}
+
+/// The same where there is no table yet. A table that is there is never changed.
+///
+/// # Errors
+/// When the kernel refuses, or when the table that is there has other rules.
+pub(crate) fn set_once(settings: &Settings) -> Result<SetOnce, WriteError> {
+    let written = by_kernel(settings, |family, chains| {
+        commit(&Batch::making(family, chains))
+    });
+    match written {
+        Ok(forwarded) => Ok(SetOnce::Written(forwarded)),
+        Err(WriteError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
+            let there = Listed::read(&netlink_socket()?, family() as u8, &table())?;
+            let mut either = [Forwarded::Pass, Forwarded::Redirected].into_iter();
+            let same = either.find(|forwarded| {
+                let planned = rules::plan(settings, *forwarded);
+                there.is(&expressed(&planned))
+            });
+            same.map(SetOnce::Present).ok_or(WriteError::OtherRules)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn by_kernel(
+    settings: &Settings,
+    write: impl Fn(Family, &[Chain]) -> Result<(), WriteError>,
+) -> Result<Forwarded, WriteError> {
+    let written =
+        |forwarded| write(family(), &rules::plan(settings, forwarded)).map(|()| forwarded);
+    match written(Forwarded::Pass) {
+        Err(WriteError::Unsupported { .. }) => written(Forwarded::Redirected),
+        result => result,
+    }
+}
+
+/// A kernel without IPv6 has no `inet` family either.
+fn family() -> Family {
+    // Of this thread: that of the process may be in another network namespace.
+    if Path::new("/proc/thread-self/net/if_inet6").exists() {
         Family::Inet
     } else {
         Family::Ipv4
-    };
-    commit(&Batch::replacing(family, chains))
+    }
 }
 
-fn commit(batch: &Batch) -> Result<(), WriteError> {
+/// Neither bound nor connected: the kernel is a netlink socket's default peer.
+fn netlink_socket() -> io::Result<Socket> {
     let (netlink, netfilter) = (libc::AF_NETLINK, libc::NETLINK_NETFILTER);
-    // Neither bound nor connected: the kernel is a netlink socket's default peer.
     let socket = Socket::new(
         Domain::from(netlink),
         Type::RAW,
         Some(Protocol::from(netfilter)),
     )?;
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+    Ok(socket)
+}
+
+fn commit(batch: &Batch) -> Result<(), WriteError> {
+    let socket = netlink_socket()?;
     (&socket).write_all(&batch.encode()?)?;
 
     // Refusals come in the order of the messages and only the last message requests an answer, so
@@ -121,6 +188,8 @@ const NEW_RULE: u16 = NFTABLES << 8 | 6;
 const CREATE: u16 = 0x400;
 /// For rules: behind the existing ones, not before them.
 const APPEND: u16 = 0x800;
+/// For tables: only where there is none.
+const EXCLUSIVE: u16 = 0x200;
 
 /// A transaction: messages for the kernel between a begin and an end.
 struct Batch {
@@ -130,10 +199,21 @@ struct Batch {
 
 impl Batch {
     fn replacing(family: Family, chains: &[Chain]) -> Self {
-        let mut batch = Self::removing(family);
-        batch.add(NEW_TABLE, CREATE, format!("table {TABLE}"), table());
+        Self::removing(family).with_table(CREATE, chains)
+    }
+
+    fn making(family: Family, chains: &[Chain]) -> Self {
+        let empty = Self {
+            family,
+            messages: Vec::new(),
+        };
+        empty.with_table(CREATE | EXCLUSIVE, chains)
+    }
+
+    fn with_table(mut self, flags: u16, chains: &[Chain]) -> Self {
+        self.add(NEW_TABLE, flags, format!("table {TABLE}"), table());
         for chain in chains {
-            batch.add(
+            self.add(
                 NEW_CHAIN,
                 CREATE,
                 format!("chain {}", chain.name),
@@ -141,10 +221,10 @@ impl Batch {
             );
             for rule in &chain.rules {
                 let step = format!("a rule of chain {} ({rule:?})", chain.name);
-                batch.add(NEW_RULE, CREATE | APPEND, step, express(chain.name, rule));
+                self.add(NEW_RULE, CREATE | APPEND, step, express(chain.name, rule));
             }
         }
-        batch
+        self
     }
 
     fn removing(family: Family) -> Self {
@@ -208,6 +288,15 @@ fn declare(chain: &Chain) -> Attributes {
                 .number(2, DESTINATION_NAT.cast_unsigned()),
         )
         .text(7, "nat")
+}
+
+/// All rules, in the order in which the kernel lists them.
+fn expressed(chains: &[Chain]) -> Vec<Attributes> {
+    let of_chain = |chain: &Chain| -> Vec<Attributes> {
+        let rules = chain.rules.iter();
+        rules.map(|rule| express(chain.name, rule)).collect()
+    };
+    chains.iter().flat_map(of_chain).collect()
 }
 
 fn express(chain: &str, rule: &Rule) -> Attributes {

@@ -34,9 +34,11 @@ pub(crate) enum Then {
     WriteAndCheck,
     /// Check rules that another program wrote.
     CheckOnly,
+    /// Wait until the node's agent has written the rules, then prove that they work.
+    ByNode,
 }
 
-const USAGE: &str = "usage: weft-proxy capture [--check | --check-only] \
+const USAGE: &str = "usage: weft-proxy capture [--check | --check-only | --by-node] \
     [--skip-inbound-ports 25,3000-3010] [--skip-outbound-ports LIST] \
     [--skip-outbound-cidrs 10.0.0.0/8,fd00::/8]";
 
@@ -66,6 +68,7 @@ impl Settings {
             match argument.as_str() {
                 "--check" => settings.then = Then::WriteAndCheck,
                 "--check-only" => settings.then = Then::CheckOnly,
+                "--by-node" => settings.then = Then::ByNode,
                 _ => {
                     let (option, value) = match argument.split_once('=') {
                         Some((option, value)) => (option.to_owned(), Some(value.to_owned())),

@@ -24,6 +24,14 @@ fn both_spellings_of_an_option_are_understood() {
 }
 
 #[test]
+fn capture_by_node_takes_the_same_lists() {
+    let own = parse("--check --skip-inbound-ports=25").unwrap();
+    let by_node = parse("--by-node --skip-inbound-ports=25").unwrap();
+    assert_eq!(by_node.then, Then::ByNode);
+    assert_eq!(by_node.skip_inbound_ports, own.skip_inbound_ports);
+}
+
+#[test]
 fn an_empty_list_skips_nothing() {
     let settings =
         parse("--skip-inbound-ports= --skip-outbound-ports= --skip-outbound-cidrs=").unwrap();

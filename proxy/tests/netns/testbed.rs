@@ -190,6 +190,10 @@ impl Namespace {
         namespace
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What a thread goes in by.
     pub(crate) fn open(&self) -> fs::File {
         fs::File::open(Path::new("/run/netns").join(&self.name)).unwrap()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::inject::CaptureMode;
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
@@ -404,4 +405,43 @@ pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER)?;
     let mut variables = ours["env"].as_array()?.iter();
     variables.find(|one| one["name"] == name)?["value"].as_str()
+}
+
+/// A variable of the injector, as far as the user may see it.
+pub(super) fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    let injector = facts.part("injector").ok()?;
+    let containers = injector["spec"]["template"]["spec"]["containers"].as_array()?;
+    let variables = containers.iter().filter_map(|one| one["env"].as_array());
+    let mut variables = variables.flatten();
+    variables.find(|one| one["name"] == name)?["value"].as_str()
+}
+
+/// What redirects the traffic of new pods, as far as the user may see it. A mode that this command
+/// does not know is that of a later version.
+pub(super) fn capture_mode(facts: &Facts) -> CaptureMode {
+    let mode = injector_variable(facts, "WEFT_CAPTURE_MODE");
+    mode.and_then(|mode| mode.parse().ok()).unwrap_or_default()
+}
+
+/// Nodes on which nothing redirects the traffic of new pods. They wait there.
+pub(super) fn node_agents(facts: &Facts) -> CheckResult {
+    // The mode could be that of an injector that may not be seen.
+    let injector = needed(facts, "injector", "injector")?;
+    if injector.is_err() || capture_mode(facts) == CaptureMode::Init {
+        let message = "none is needed: pods redirect their traffic themselves";
+        return Ok((CheckStatus::Ok, message.to_owned()));
+    }
+    let name = format!("DaemonSet {}/weft-node", facts.weft);
+    let status = match needed(facts, "node-agents", &name)? {
+        Ok(agents) => &agents["status"],
+        Err(missing) => return Ok((CheckStatus::Error, missing)),
+    };
+    let number = |of: &str| status[of].as_u64().unwrap_or_default();
+    let (wanted, ready) = (number("desiredNumberScheduled"), number("numberReady"));
+    let message = format!("an agent is ready on {ready} of {wanted} nodes");
+    Ok(match ready {
+        0 => (CheckStatus::Error, message),
+        ready if ready < wanted => (CheckStatus::Warning, message),
+        _ => (CheckStatus::Ok, message),
+    })
 }

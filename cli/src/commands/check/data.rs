@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, DefaultLimits};
+use crds::inject::{self, CaptureMode, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
-use super::control::{needed, variable};
+use super::control::{capture_mode, injector_variable, needed, variable};
 use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 use crate::commands::lifetime::is_late;
 use crate::output::number;
@@ -74,6 +74,7 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
         cpu: limit("WEFT_PROXY_CPU_LIMIT"),
         memory: limit("WEFT_PROXY_MEMORY_LIMIT"),
     };
+    let capture = capture_mode(facts);
     // If a pod with a proxy runs there, such pods are admitted: their own annotations or requests
     // give the proxy what the namespace requires.
     let admitting: BTreeSet<&str> = facts
@@ -106,6 +107,7 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
         found.extend(inject::obstacles(
             &namespace,
             &defaults,
+            capture,
             &own(ranges),
             &own(quotas),
         ));
@@ -120,15 +122,6 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
         "nothing keeps pods out",
         "keep pods out",
     )
-}
-
-/// A variable of the injector, as far as the user may see it.
-fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
-    let injector = facts.part("injector").ok()?;
-    let containers = injector["spec"]["template"]["spec"]["containers"].as_array()?;
-    let variables = containers.iter().filter_map(|one| one["env"].as_array());
-    let mut variables = variables.flatten();
-    variables.find(|one| one["name"] == name)?["value"].as_str()
 }
 
 pub(super) fn is_being_deleted(pod: &Value) -> bool {

@@ -36,6 +36,10 @@ const READS: &[(&str, &str)] = &[
         "/apis/apps/v1/namespaces/{weft}/deployments/weft-injector",
     ),
     (
+        "node-agents",
+        "/apis/apps/v1/namespaces/{weft}/daemonsets/weft-node",
+    ),
+    (
         "lease",
         "/apis/coordination.k8s.io/v1/namespaces/{weft}/leases/weft-controller",
     ),

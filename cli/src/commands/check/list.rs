@@ -108,6 +108,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
     ),
     check(
         CONTROL,
+        "node-agents",
+        control::node_agents,
+        "with capture.mode=node an agent runs on every node that weft-node is meant for",
+        "kubectl -n weft-system describe daemonset weft-node; new meshed pods of a node without one wait in weft-capture",
+    ),
+    check(
+        CONTROL,
         "single-replicas",
         control::single_replicas,
         "controller and injector have two replicas at least",
@@ -230,7 +237,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "admission",
         data::admission,
         "nothing of a namespace that requests proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
-        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level (docs/applications.md#no-pod-starts)",
+        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level, which capture.mode=node makes needless (docs/applications.md#no-pod-starts)",
     ),
     check(
         DATA,

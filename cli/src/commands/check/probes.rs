@@ -217,7 +217,8 @@ mod tests {
 
     /// What the chart creates only if a value requests it, which is off: its place in the values,
     /// group, resource. Not every cluster has these kinds.
-    const OFF: [(&str, &str, &str); 6] = [
+    const OFF: [(&str, &str, &str); 7] = [
+        ("/capture/mode", "apps", "daemonsets"),
         (
             "/gateway/enabled",
             "gateway.networking.k8s.io",
@@ -311,7 +312,11 @@ mod tests {
         let values = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
         let values: Value = serde_yaml_ng::from_str(&values).unwrap();
         for (value, ..) in OFF {
-            assert_eq!(values.pointer(value), Some(&json!(false)), "{value}");
+            let off = match value {
+                "/capture/mode" => json!("init"),
+                _ => json!(false),
+            };
+            assert_eq!(values.pointer(value), Some(&off), "{value}");
         }
     }
 }

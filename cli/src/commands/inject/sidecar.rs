@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::inject::{
-    self, Architectures, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings,
+    self, Architectures, CaptureMode, DefaultLimits, HookToken, InjectionOutcome, Namespace,
+    Settings,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
@@ -16,6 +17,8 @@ use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
+/// The injector's variable with what redirects the traffic of pods.
+const CAPTURE_MODE: &str = "WEFT_CAPTURE_MODE";
 /// Label of every node: its processor.
 const ARCH: &str = "kubernetes.io/arch";
 /// The default of Kubernetes.
@@ -233,6 +236,13 @@ fn read_settings(
     })?;
     let or = |name: &str, default: String| read(name).unwrap_or(default);
     let domain = or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
+    let mode = or(CAPTURE_MODE, "init".to_owned());
+    let capture = mode.parse::<CaptureMode>().map_err(|reason| {
+        Failure::unknown(format!(
+            "{CAPTURE_MODE} of Deployment {namespace}/{INJECTOR} is {mode:?} and {reason}; use the \
+             command of its version"
+        ))
+    })?;
     // An injector of a newer version may know more of them.
     let architectures = read("WEFT_PROXY_ARCHITECTURES").map(|text| text.parse::<Architectures>());
     let architectures = architectures.transpose().map_err(|error| {
@@ -261,6 +271,7 @@ fn read_settings(
             cpu: read("WEFT_PROXY_CPU_LIMIT"),
             memory: read("WEFT_PROXY_MEMORY_LIMIT"),
         },
+        capture,
     })
 }
 

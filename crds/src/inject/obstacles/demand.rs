@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::inject::pod::{in_milli, is_ours};
 use crate::labels;
-use crate::objects::PROXY_CONTAINER;
+use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
 
 /// A resource, and the annotations that set the proxy's request and limit.
 pub(super) type Resource = (&'static str, [&'static str; 2]);
@@ -27,6 +27,8 @@ pub struct PodDemand {
     priority_class: String,
     /// It is to be near or far from pods of other namespaces.
     crosses_namespaces: bool,
+    /// Its own init container redirects its traffic, and not its node.
+    pub(super) redirects: bool,
 }
 
 /// Its amounts of one resource.
@@ -57,6 +59,7 @@ impl PodDemand {
                 .unwrap_or_default()
                 .to_owned(),
             crosses_namespaces: crosses_namespaces(&spec["affinity"]),
+            redirects: redirects(spec),
         }
     }
 
@@ -71,6 +74,15 @@ impl PodDemand {
             _ => false,
         }
     }
+}
+
+fn redirects(spec: &Value) -> bool {
+    let mut init = list(&spec["initContainers"]);
+    let capture = init.find(|container| container["name"] == CAPTURE_CONTAINER);
+    capture.is_some_and(|capture| {
+        let added = &capture["securityContext"]["capabilities"]["add"];
+        list(added).next().is_some()
+    })
 }
 
 impl Asked {

@@ -190,19 +190,20 @@ struct PodNetwork {
 
 impl PodNetwork {
     fn of(pod: &Pod) -> anyhow::Result<Self> {
-        const ALL: &str = "/run/netns";
         let ip = pod.ip.parse::<Ipv4Addr>();
         let ip = ip.with_context(|| format!("{} has address {}", pod.name, pod.ip))?;
         let [a, b, c, _] = ip.octets();
         let local = "this test must run as root on the machine of the local cluster";
+        // Nodes of the local cluster have a network of pods each, by their number.
+        let all = format!("/var/lib/weft/cluster/node{c}/netns");
         let shown = format!("inet {ip}/");
-        for entry in fs::read_dir(ALL).context(local)? {
+        for entry in fs::read_dir(&all).context(local)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if !name.starts_with("cni-") {
                 continue;
             }
             let network = Self {
-                namespace: format!("{ALL}/{name}"),
+                namespace: format!("{all}/{name}"),
                 node: Ipv4Addr::new(a, b, c, 1),
             };
             // One may go at this moment, with its pod.
@@ -212,7 +213,7 @@ impl PodNetwork {
             }
         }
         bail!(
-            "no network namespace in {ALL} has {ip} of {}: {local}",
+            "no network namespace in {all} has {ip} of {}: {local}",
             pod.name
         )
     }

@@ -12,9 +12,13 @@ pub(super) const NFTABLES: u16 = 10;
 // Message flags.
 const REQUEST: u16 = 0x1;
 pub(super) const ACK: u16 = 0x4;
+/// All objects, not one.
+const ALL: u16 = 0x300;
 
-/// The netlink header and nfnetlink's behind it, bytes.
-const HEADERS: usize = 16 + 4;
+/// The netlink header, bytes.
+pub(super) const HEADER: usize = 16;
+/// The same with nfnetlink's behind it.
+pub(super) const HEADERS: usize = HEADER + 4;
 
 /// One message of a transaction.
 pub(super) struct Message {
@@ -31,12 +35,8 @@ pub(super) fn encode(family: u8, messages: &[Message]) -> Vec<u8> {
     let nothing = Attributes::default();
     let mut sequence = 0..;
     let mut put = |kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes| {
-        let length = HEADERS + attributes.bytes.len();
-        bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend((REQUEST | flags).to_ne_bytes());
-        bytes.extend(sequence.next().unwrap_or(u32::MAX).to_ne_bytes());
-        bytes.extend(0_u32.to_ne_bytes()); // the sender's port: the kernel fills it in
+        let number = sequence.next().unwrap_or(u32::MAX);
+        head(&mut bytes, (kind, flags), number, attributes);
         bytes.extend([family, 0]); // and version 0 of nfnetlink
         bytes.extend(resource.to_be_bytes());
         bytes.extend(&attributes.bytes);
@@ -54,6 +54,24 @@ pub(super) fn encode(family: u8, messages: &[Message]) -> Vec<u8> {
     }
     put(BATCH_END, 0, 0, NFTABLES, &nothing);
     bytes
+}
+
+/// A request for all objects of a kind, which is no transaction.
+pub(super) fn list(family: u8, kind: u16, attributes: &Attributes) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    head(&mut bytes, (kind, ALL), 0, attributes);
+    bytes.extend([family, 0, 0, 0]);
+    bytes.extend(&attributes.bytes);
+    bytes
+}
+
+fn head(bytes: &mut Vec<u8>, (kind, flags): (u16, u16), sequence: u32, attributes: &Attributes) {
+    let length = HEADERS + attributes.bytes.len();
+    bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((REQUEST | flags).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes()); // the sender's port: the kernel fills it in
 }
 
 /// The kernel's result for one message of a batch.
@@ -75,6 +93,9 @@ impl KernelAck {
         })
     }
 }
+
+/// Set in the type of an attribute that consists of attributes. Kernels may leave it out.
+pub(super) const NESTED: u16 = 0x8000;
 
 /// Netlink attributes in their encoded form: length, type, value, padding.
 #[derive(Default)]
@@ -111,7 +132,6 @@ impl Attributes {
 
     #[inline(never)]
     pub(super) fn nest(self, kind: u16, inside: Self) -> Self {
-        const NESTED: u16 = 0x8000;
         let Self { bytes, too_long } = inside;
         let mut outside = self.put(kind | NESTED, &bytes);
         outside.too_long |= too_long;

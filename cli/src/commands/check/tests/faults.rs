@@ -25,6 +25,9 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
         injector["status"]["readyReplicas"] = json!(0);
         api.put(&format!("{WEFT}/weft-injector"), injector);
     }),
+    ("node-agents", &[], |api, _| {
+        put_by_node(api, 3, 2);
+    }),
     ("single-replicas", &[], |api, _| {
         api.put(
             &format!("{WEFT}/weft-injector"),
@@ -219,6 +222,33 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
         )
     }),
 ];
+
+/// The mesh's nodes redirect traffic, and so many of them have an agent.
+fn put_by_node(api: &FakeApi, nodes: u64, ready: u64) {
+    let mut injector = deployment("weft-injector", 2);
+    let env = json!([{"name": "WEFT_CAPTURE_MODE", "value": "node"}]);
+    injector["spec"]["template"]["spec"]["containers"] = json!([{"name": "injector", "env": env}]);
+    api.put(&format!("{WEFT}/weft-injector"), injector);
+    let agents = WEFT.replace("deployments", "daemonsets");
+    let status = json!({"desiredNumberScheduled": nodes, "numberReady": ready});
+    let set = json!({"metadata": {"name": "weft-node"}, "status": status});
+    api.put(&format!("{agents}/weft-node"), set);
+}
+
+#[tokio::test]
+async fn node_agents_are_counted_and_needed_by_mode() {
+    let api = healthy();
+    put_by_node(&api, 3, 3);
+    let (ended, report, _) = checked(&api, WELL, &["--fail-on", "warning"]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    put_by_node(&api, 3, 0);
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(with(&report, &["error"]), ["node-agents"], "{report:#}");
+    let agents = WEFT.replace("deployments", "daemonsets");
+    api.remove(&format!("{agents}/weft-node"));
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(with(&report, &["error"]), ["node-agents"], "{report:#}");
+}
 
 // Claims: observability-7, observe-113
 #[tokio::test]
