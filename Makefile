@@ -62,7 +62,7 @@ gateway-conformance: ## the Gateway API's own conformance suite, profiles MESH-H
 eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
 	@e2e/eyes/run
 
-skew: ## an older version and this one beside each other, by upgrade and rollback, 25 min for each (PREVIOUS="commits")
+skew: ## an older version and this one beside each other, by upgrade and rollback, 35 min for each (PREVIOUS="commits")
 	@PREVIOUS="$(PREVIOUS)" exec e2e/skew/run
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
