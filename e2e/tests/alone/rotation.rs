@@ -154,6 +154,7 @@ fn unnoticed(
     Ok(())
 }
 
+// Claims: trust-2
 #[test]
 fn planned_rotation_of_root_goes_unnoticed_under_load() -> Outcome {
     let altered = Altered::begin()?;
@@ -170,6 +171,7 @@ fn planned_rotation_of_root_goes_unnoticed_under_load() -> Outcome {
 
 /// After the write no proxy keeps a connection of the old root for long, and short requests are not
 /// lost.
+// Claims: trust-4
 #[test]
 fn stolen_root_is_gone_within_seconds_without_lost_requests() -> Outcome {
     let altered = Altered::begin()?;
@@ -282,6 +284,7 @@ fn offer(cluster: &Cluster, name: &str) -> Outcome {
     Ok(())
 }
 
+// Claims: trust-3
 #[test]
 fn issuer_of_secret_and_its_successor_are_taken_unnoticed() -> Outcome {
     let altered = Altered::begin()?;

@@ -55,7 +55,8 @@ impl<'a> CertManager<'a> {
             }
             // Labels are of its chart.
             let text = fs::read_to_string(&path)?;
-            let lines = text.lines().filter(|line| !line.contains("{{"));
+            let of_chart = |line: &str| line == "  labels:" || line.contains("{{");
+            let lines = text.lines().filter(|line| !of_chart(line));
             let text = lines.collect::<Vec<_>>().join("\n");
             let flags = ["--server-side", "--force-conflicts", "-o", "name"];
             let names = cluster.apply_with("default", &flags, &text)?;

@@ -2,6 +2,8 @@
 //!
 //! While all rotations are planned, connected proxies accept each other at every moment. Once the
 //! failures end, every rotation ends too, with one root below which all leaves are.
+//!
+//! Claims: trust-7
 
 use super::mesh::{Mesh, Workload};
 

@@ -113,6 +113,7 @@ impl Bench {
     }
 }
 
+// Claims: trust-2
 #[tokio::test(start_paused = true)]
 async fn requested_rotation_ends_with_one_other_root() {
     let bench = Bench::generated();
@@ -144,6 +145,7 @@ async fn requested_rotation_ends_with_one_other_root() {
     assert_eq!(bench.state().step, step, "its id runs once");
 }
 
+// Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn lost_answers_and_reverted_secrets_leave_one_root() {
     for every in 1..=5 {
@@ -171,6 +173,7 @@ async fn lost_answers_and_reverted_secrets_leave_one_root() {
     }
 }
 
+// Claims: trust-4
 #[tokio::test(start_paused = true)]
 async fn compromise_ends_within_seconds_and_refuses_the_root() {
     let bench = Bench::generated();
@@ -251,6 +254,7 @@ fn secret_of(root: &Root, issuer: &Issuer) -> Value {
     })
 }
 
+// Claims: trust-3
 #[tokio::test(start_paused = true)]
 async fn issuer_of_a_secret_takes_over_and_is_followed() {
     let bench = Bench::new(AuthoritySettings {
@@ -392,6 +396,7 @@ async fn clock_that_is_off_is_compared_each_minute() {
     bench.must_be_steady("its clock is right");
 }
 
+// Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn replica_does_not_start_from_a_root_that_status_lacks() {
     let bench = Bench::generated();
@@ -410,6 +415,7 @@ async fn replica_does_not_start_from_a_root_that_status_lacks() {
     );
 }
 
+// Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn retired_root_is_not_taken_out_of_a_backup() {
     let bench = Bench::generated();
@@ -426,6 +432,7 @@ async fn retired_root_is_not_taken_out_of_a_backup() {
     assert!(!can_sign(&late, bench.now()));
 }
 
+// Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn earlier_step_of_the_secret_is_not_taken() {
     let bench = Bench::generated();
