@@ -78,6 +78,7 @@ const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     ("injector", &["model", "fake_api", "cli", "oracle"]),
     ("cli", &["fake_api", "oracle"]),
     // Its seeds alone.
+    ("identity", &["oracle"]),
     ("proxy", &["oracle"]),
 ];
 
