@@ -251,17 +251,15 @@ fn below(folder: &Path, name: &str, by: &str, path_length: u8) -> Outcome {
     )
 }
 
-/// Writes Secret `mesh-issuer`: an issuer below one intermediate of a new root.
-fn offer(cluster: &Cluster, name: &str) -> Outcome {
-    let folder = std::env::temp_dir().join(format!("weft-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
+/// Writes `tls.crt`, `tls.key` and `ca.crt`: an issuer below one intermediate of a new root.
+pub(super) fn issuer_in(folder: &Path, name: &str) -> Outcome {
     let subject = format!("/CN={name}");
     let root = [
         "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root.key",
     ];
     let of_root = [
         "-out",
-        "root.crt",
+        "ca.crt",
         "-days",
         "900",
         "-subj",
@@ -271,14 +269,26 @@ fn offer(cluster: &Cluster, name: &str) -> Outcome {
         "-addext",
         "keyUsage=critical,keyCertSign,cRLSign",
     ];
-    openssl(&folder, &[&root[..], &of_root].concat())?;
-    below(&folder, "intermediate", "root", 1)?;
-    below(&folder, "issuer", "intermediate", 0)?;
+    openssl(folder, &[&root[..], &of_root].concat())?;
+    std::fs::copy(folder.join("ca.crt"), folder.join("root.crt"))?;
+    below(folder, "intermediate", "root", 1)?;
+    below(folder, "issuer", "intermediate", 0)?;
     let read = |file: &str| std::fs::read_to_string(folder.join(file));
     let chain = [read("issuer.crt")?, read("intermediate.crt")?].concat();
+    std::fs::write(folder.join("tls.crt"), chain)?;
+    std::fs::rename(folder.join("issuer.key"), folder.join("tls.key"))?;
+    Ok(())
+}
+
+/// Writes Secret `mesh-issuer` with such an issuer.
+fn offer(cluster: &Cluster, name: &str) -> Outcome {
+    let folder = std::env::temp_dir().join(format!("weft-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    issuer_in(&folder, name)?;
+    let read = |file: &str| std::fs::read_to_string(folder.join(file));
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mesh-issuer"},
-        "stringData": {"tls.crt": chain, "tls.key": read("issuer.key")?,
-            "ca.crt": read("root.crt")?}});
+        "stringData": {"tls.crt": read("tls.crt")?, "tls.key": read("tls.key")?,
+            "ca.crt": read("ca.crt")?}});
     cluster.apply(mesh::NAMESPACE, &secret.to_string())?;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
