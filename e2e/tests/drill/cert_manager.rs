@@ -21,7 +21,7 @@ use e2e::harness::{
 };
 use serde_json::{Value, json};
 
-use super::{ENDED, SETTLE, altered::Altered, town::Town};
+use super::{ENDED, SETTLE, altered::Altered, sound::is_sound, town::Town};
 
 const SECRET: [&str; 3] = [
     SETTLE,
@@ -169,7 +169,7 @@ fn cert_manager_issuer_and_root_are_taken_unnoticed() -> Outcome {
     manager.issues_below("second")?;
     authority::ended(cluster, ENDED, "Secret", &first)?;
     town.nothing_lost("cert-manager replaced root and issuer at once", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     // What stays is a root that the mesh makes.
     let former = authority::root(cluster)?;
     install_rotatable(cluster, &[SETTLE])?;

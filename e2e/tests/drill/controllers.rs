@@ -12,7 +12,7 @@ use e2e::harness::{
 };
 use serde_json::Value;
 
-use super::{ENDED, PHASE, SETTLE, altered::Altered, town::Town};
+use super::{ENDED, PHASE, SETTLE, altered::Altered, sound::is_sound, town::Town};
 
 /// Preparing goes on while a proxy stands still and goes on again.
 const LONGER: &str = "identity.rotation.settle=45s";
@@ -43,7 +43,7 @@ fn leader_killed_in_each_phase_costs_no_request() -> Outcome {
     town.is_back("leader killed in Retiring of a Compromise", killed)?;
     authority::ended(cluster, ENDED, "Generated", &planned)?;
     town.lost("leader killed in Retiring of a Compromise", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }
@@ -99,7 +99,7 @@ fn controllers_killed_in_preparing_cost_no_request() -> Outcome {
     println!("{all:?} were killed in Preparing");
     authority::ended(cluster, ENDED, "Generated", &former)?;
     town.nothing_lost("all controllers killed in Preparing, a proxy frozen", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }

@@ -18,6 +18,7 @@ use e2e::harness::{
 use super::{
     ENDED, PHASE, SETTLE,
     altered::Altered,
+    sound::is_sound,
     town::{BACK, Town},
 };
 
@@ -97,7 +98,7 @@ fn node_lost_in_rotation_is_back_by_itself() -> Outcome {
     let loads = town.begin()?;
     thread::sleep(WINDOW);
     town.nothing_lost("after the node's return and the rotation", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }
@@ -133,7 +134,7 @@ fn api_server_or_etcd_away_costs_no_request() -> Outcome {
         town.is_back(&what, Instant::now())?;
         town.lost(&what, loads)?;
     }
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }

@@ -12,8 +12,8 @@
 mod altered;
 mod cert_manager;
 mod controllers;
-mod leaks;
 mod machines;
+mod sound;
 mod stored;
 mod town;
 

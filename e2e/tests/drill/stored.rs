@@ -15,7 +15,7 @@ use e2e::harness::{
 use super::{
     ENDED, SETTLE,
     altered::{Altered, own_ready, scale},
-    leaks::data_of,
+    sound::{data_of, is_sound},
     town::{BACK, Town},
 };
 
@@ -54,7 +54,7 @@ fn restored_secret_is_written_back_without_a_lost_request() -> Outcome {
     let kept = authority::root(cluster)?;
     assert_eq!(kept, root, "another root signs");
     town.nothing_lost("a backup of weft-ca was restored", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }
@@ -86,7 +86,7 @@ fn ended_certificates_are_renewed_within_30_s_of_controllers() -> Outcome {
     let loads = town.begin()?;
     std::thread::sleep(Duration::from_secs(10));
     town.nothing_lost("after the return of the controllers", loads)?;
-    town.is_sound()?;
+    is_sound(&town)?;
     altered.restore()?;
     Ok(())
 }

@@ -67,7 +67,9 @@ fn rotation_survives_rollback_and_upgrade_in_each_phase() -> Outcome {
     shop.works(&client, &stranger)?;
     upgrade(&previous, &cluster)?;
     shop.works(&client, &stranger)?;
+    nothing_lost(&load.end()?)?;
 
+    let load = shop.load(&client)?;
     let stopped = held(&cluster, "Retiring", || shop.renew("second").map(drop))?;
     previous.roll_back(&cluster)?;
     drop(stopped);

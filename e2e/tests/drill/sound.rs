@@ -1,5 +1,6 @@
-//! Keys and tokens are nowhere but in their Secrets: what proxies show and log, what controllers
-//! write into objects and log, and what the command prints is searched for them.
+//! What must hold after every drill: no proxy was started again, no call went in plaintext, and keys
+//! and tokens are nowhere but in their Secrets. What proxies show and log, what controllers write into
+//! objects and log, and what the command prints is searched for them.
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -20,7 +21,26 @@ const PAGES: [&str; 2] = ["config", "metrics"];
 /// Characters of a key that are looked for, of its second line: the first line begins alike in all.
 const PART: usize = 40;
 
-pub(crate) fn nothing_leaked(town: &Town) -> anyhow::Result<()> {
+pub(crate) fn is_sound(town: &Town) -> anyhow::Result<()> {
+    for name in ["client", "server"] {
+        for pod in town.ns.pods(name)? {
+            let restarts = pod.restarts();
+            ensure!(restarts == 0, "{} has {restarts} restarts", pod.name);
+        }
+    }
+    let (mut plain, mut mutual) = (0.0, 0.0);
+    for samples in town.api.metrics_of_each(&town.pods)? {
+        let count = |security| samples.sum("weft_requests_total", &[("security", security)]);
+        plain += count("plaintext");
+        mutual += count("mtls");
+    }
+    ensure!(mutual > 0.0, "no proxy counts requests over mTLS");
+    ensure!(plain == 0.0, "{plain} requests went in plaintext");
+    println!("{mutual} requests went over mTLS, none in plaintext");
+    nothing_leaked(town)
+}
+
+fn nothing_leaked(town: &Town) -> anyhow::Result<()> {
     let marks = marks(town.cluster())?;
     let texts = texts(town)?;
     let mut bytes = 0;
