@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: automation gateway-conformance shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release emulated bench bench-quick flame bench-control scale interop attack skew
+.PHONY: automation gateway-conformance shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release emulated bench bench-quick flame bench-control scale interop attack skew drill
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -62,8 +62,11 @@ gateway-conformance: ## the Gateway API's own conformance suite, for the mesh an
 eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
 	@e2e/eyes/run
 
-skew: ## an older version and this one beside each other, by upgrade and rollback, 25 min for each (PREVIOUS="commits")
+skew: ## an older version and this one beside each other, by upgrade and rollback, 35 min for each (PREVIOUS="commits")
 	@PREVIOUS="$(PREVIOUS)" exec e2e/skew/run
+
+drill: ## controllers, nodes, API server, keys and certificates fail around 50 proxies, 40 min; goes on where it was ended (PARTS="leader node")
+	@e2e/drill/run $(PARTS)
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)

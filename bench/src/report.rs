@@ -74,9 +74,18 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
     }
     text.push_str(&beside_previous(book));
     if !timings.is_empty() {
-        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns |\n|---|---|\n");
+        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns | at most |\n|---|---|---|\n");
         for timing in timings {
-            let _ = writeln!(text, "| {} | {:.0} |", timing.what, timing.nanos);
+            let bound = timing.most.map(|most| {
+                let verdict = if timing.nanos <= most {
+                    "met"
+                } else {
+                    "**missed**"
+                };
+                format!("{most:.0}, {verdict}")
+            });
+            let (what, bound) = (&timing.what, bound.unwrap_or_default());
+            let _ = writeln!(text, "| {what} | {:.0} | {bound} |", timing.nanos);
         }
     }
     for (title, what) in [("Failed", &run.failed), ("Not measured", &run.left_out)] {

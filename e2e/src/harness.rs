@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod authority;
 pub mod beside;
 pub mod cluster;
 pub mod controllers;
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod outside;
 pub mod pod;
+pub mod processes;
 pub mod prometheus;
 pub mod rollout;
 mod unready;
@@ -36,6 +38,7 @@ pub use gateways::Gateway;
 pub use namespace::{Namespace, Outcome};
 pub use outside::Outside;
 pub use pod::{Load, Pod, UNTIL_ENDED};
+pub use processes::{Process, Stopped};
 pub use prometheus::Prometheus;
 pub use rollout::Rollout;
 pub use watch::Watch;

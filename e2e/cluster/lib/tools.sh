@@ -50,6 +50,11 @@ build_canary_tools() {
   tool argo-rollouts github.com/argoproj/argo-rollouts/cmd/rollouts-controller "" rollouts-controller
 }
 
+# What `make drill` has own the mesh's issuer: the last version whose program is a package of its module.
+build_cert_manager() {
+  tool cert-manager github.com/cert-manager/cert-manager/cmd/controller "" cert-manager
+}
+
 # What the pods of the Gateway API's conformance suite run, which `make gateway-conformance` alone
 # needs: Istio's test application, as server and as client.
 build_gateway_echo() {

@@ -29,6 +29,7 @@ mod restart;
 mod revocation;
 mod revoked;
 mod rotation;
+mod runbooks;
 mod sniffer;
 mod takeover;
 mod tokens;

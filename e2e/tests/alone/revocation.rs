@@ -126,6 +126,7 @@ fn nothing_lost(load: Load) -> Outcome {
     Ok(())
 }
 
+// Claims: trust-5a
 #[test]
 fn revoked_pod_loses_all_and_others_nothing() -> Outcome {
     let altered = Altered::begin()?;
@@ -158,6 +159,7 @@ fn revoked_pod_loses_all_and_others_nothing() -> Outcome {
     Ok(())
 }
 
+// Claims: trust-5b
 #[test]
 fn workload_of_leaked_key_loses_no_request() -> Outcome {
     let altered = Altered::begin()?;
@@ -182,6 +184,7 @@ fn workload_of_leaked_key_loses_no_request() -> Outcome {
     Ok(())
 }
 
+// Claims: trust-5a
 #[test]
 fn pod_of_revoked_certificate_goes_on_with_another() -> Outcome {
     let altered = Altered::begin()?;
@@ -204,6 +207,7 @@ fn pod_of_revoked_certificate_goes_on_with_another() -> Outcome {
     Ok(())
 }
 
+// Claims: trust-5c
 #[test]
 fn node_of_controllers_is_never_revoked() -> Outcome {
     let altered = Altered::begin()?;

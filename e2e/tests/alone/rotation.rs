@@ -12,15 +12,14 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{
-    App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh, namespace::Failed,
+    App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED,
+    authority::{self, install_rotatable},
+    eventually, mesh,
+    namespace::Failed,
 };
 use serde_json::{Value, json};
 
-use super::{
-    altered::{Altered, own_ready, scale},
-    url,
-    websocket::OpenWebSocket,
-};
+use super::{altered::Altered, url, websocket::OpenWebSocket};
 
 /// Bundles reach pods later than the kubelet of a busy machine, and no pod starts meanwhile.
 const SETTLE: &str = "identity.rotation.settle=15s";
@@ -104,50 +103,9 @@ impl Shop {
     }
 }
 
-fn authority(cluster: &Cluster) -> anyhow::Result<Value> {
-    let found = cluster.json(&["get", "certificateauthorities.weft.dev", "weft"])?;
-    Ok(found["status"].clone())
-}
-
 /// Waits for the end of a rotation to a root of this source that is none of `former`.
 fn ended(cluster: &Cluster, source: &str, former: &Value) -> anyhow::Result<Value> {
-    eventually(ENDED_WITHIN, "the rotation has ended", || {
-        let status = authority(cluster)?;
-        ensure!(status["phase"] == "Steady", "{status:#}");
-        ensure!(status["source"] == source, "{status:#}");
-        let roots = status["roots"].as_array().context("no roots")?;
-        ensure!(roots.len() == 1, "{roots:#?}");
-        let root = roots[0]["fingerprint"].clone();
-        ensure!(root != *former, "{root} is the former one");
-        Ok(root)
-    })
-}
-
-/// Installs with these settings a mesh that may begin a planned rotation at once. Such rotations
-/// begin ten minutes apart, as the Secret notes; controllers that start take it without that note.
-fn install_rotatable(cluster: &Cluster, settings: &[&str]) -> Outcome {
-    scale(cluster, &["deployment/weft-controller"], 0)?;
-    let label = "app.kubernetes.io/component=controller";
-    let pods = ["-n", mesh::NAMESPACE, "get", "pods", "-l", label];
-    eventually(ENDED_WITHIN, "the controllers have ended", || {
-        let left = cluster.json(&pods)?;
-        ensure!(left["items"] == json!([]), "{left:#}");
-        Ok(())
-    })?;
-    let template = r#"go-template={{with index .data "rotation.json"}}{{base64decode .}}{{end}}"#;
-    let words = ["get", "secret", "weft-ca", "-o", template];
-    let stored = cluster.kubectl(&[&["-n", mesh::NAMESPACE][..], &words].concat())?;
-    if !stored.trim().is_empty() {
-        // The rest stays, such as whose root it is.
-        let mut state: Value = serde_json::from_str(&stored).context("rotation.json")?;
-        state["began"] = Value::Null;
-        let patch = json!({"stringData": {"rotation.json": state.to_string()}}).to_string();
-        let words = ["patch", "secret", "weft-ca", "-p", &patch];
-        cluster.kubectl(&[&["-n", mesh::NAMESPACE][..], &words].concat())?;
-    }
-    mesh::install(settings)?;
-    own_ready(cluster)?;
-    Ok(())
+    authority::ended(cluster, ENDED_WITHIN, source, former)
 }
 
 /// All of it was answered 200.
@@ -168,7 +126,7 @@ fn unnoticed(
     begin: impl FnOnce() -> Outcome,
 ) -> Outcome {
     let cluster = shop.cluster();
-    let former = authority(cluster)?["roots"][0]["fingerprint"].clone();
+    let former = authority::root(cluster)?;
     let (bundle, trusted) = (shop.bundle()?, shop.root()?);
     let (load, mut bytes) = (shop.load()?, shop.bytes()?);
     let stream = ["server:8080", "--duration", length, "--rate", "10"];
@@ -196,6 +154,7 @@ fn unnoticed(
     Ok(())
 }
 
+// Claims: trust-2
 #[test]
 fn planned_rotation_of_root_goes_unnoticed_under_load() -> Outcome {
     let altered = Altered::begin()?;
@@ -212,12 +171,13 @@ fn planned_rotation_of_root_goes_unnoticed_under_load() -> Outcome {
 
 /// After the write no proxy keeps a connection of the old root for long, and short requests are not
 /// lost.
+// Claims: trust-4
 #[test]
 fn stolen_root_is_gone_within_seconds_without_lost_requests() -> Outcome {
     let altered = Altered::begin()?;
     let shop = Shop::open("stolen-root")?;
     let cluster = shop.cluster();
-    let former = authority(cluster)?["roots"][0]["fingerprint"].clone();
+    let former = authority::root(cluster)?;
     let trusted = shop.root()?;
     let (load, mut bytes) = (shop.load()?, shop.bytes()?);
     let start = Instant::now();
@@ -233,7 +193,7 @@ fn stolen_root_is_gone_within_seconds_without_lost_requests() -> Outcome {
     println!("bytes ended after {cut:?}, the root was gone after {gone:?}");
     ended(cluster, "Generated", &former)?;
     nothing_lost(load)?;
-    let status = authority(cluster)?;
+    let status = authority::status(cluster)?;
     let retired = status["retired"].as_array().context("none retired")?;
     assert!(!retired.is_empty(), "{status:#}");
     shop.nothing_restarted()?;
@@ -291,17 +251,15 @@ fn below(folder: &Path, name: &str, by: &str, path_length: u8) -> Outcome {
     )
 }
 
-/// Writes Secret `mesh-issuer`: an issuer below one intermediate of a new root.
-fn offer(cluster: &Cluster, name: &str) -> Outcome {
-    let folder = std::env::temp_dir().join(format!("weft-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
+/// Writes `tls.crt`, `tls.key` and `ca.crt`: an issuer below one intermediate of a new root.
+pub(super) fn issuer_in(folder: &Path, name: &str) -> Outcome {
     let subject = format!("/CN={name}");
     let root = [
         "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root.key",
     ];
     let of_root = [
         "-out",
-        "root.crt",
+        "ca.crt",
         "-days",
         "900",
         "-subj",
@@ -311,19 +269,32 @@ fn offer(cluster: &Cluster, name: &str) -> Outcome {
         "-addext",
         "keyUsage=critical,keyCertSign,cRLSign",
     ];
-    openssl(&folder, &[&root[..], &of_root].concat())?;
-    below(&folder, "intermediate", "root", 1)?;
-    below(&folder, "issuer", "intermediate", 0)?;
+    openssl(folder, &[&root[..], &of_root].concat())?;
+    std::fs::copy(folder.join("ca.crt"), folder.join("root.crt"))?;
+    below(folder, "intermediate", "root", 1)?;
+    below(folder, "issuer", "intermediate", 0)?;
     let read = |file: &str| std::fs::read_to_string(folder.join(file));
     let chain = [read("issuer.crt")?, read("intermediate.crt")?].concat();
+    std::fs::write(folder.join("tls.crt"), chain)?;
+    std::fs::rename(folder.join("issuer.key"), folder.join("tls.key"))?;
+    Ok(())
+}
+
+/// Writes Secret `mesh-issuer` with such an issuer.
+fn offer(cluster: &Cluster, name: &str) -> Outcome {
+    let folder = std::env::temp_dir().join(format!("weft-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    issuer_in(&folder, name)?;
+    let read = |file: &str| std::fs::read_to_string(folder.join(file));
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mesh-issuer"},
-        "stringData": {"tls.crt": chain, "tls.key": read("issuer.key")?,
-            "ca.crt": read("root.crt")?}});
+        "stringData": {"tls.crt": read("tls.crt")?, "tls.key": read("tls.key")?,
+            "ca.crt": read("ca.crt")?}});
     cluster.apply(mesh::NAMESPACE, &secret.to_string())?;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
+// Claims: trust-3
 #[test]
 fn issuer_of_secret_and_its_successor_are_taken_unnoticed() -> Outcome {
     let altered = Altered::begin()?;
@@ -339,7 +310,7 @@ fn issuer_of_secret_and_its_successor_are_taken_unnoticed() -> Outcome {
     install_rotatable(cluster, &SECRET)?;
     unnoticed(&shop, ("Secret", STREAM), || offer(cluster, "second"))?;
     // What stays is a root that the mesh makes, as other tests find it.
-    let former = authority(cluster)?["roots"][0]["fingerprint"].clone();
+    let former = authority::root(cluster)?;
     install_rotatable(cluster, &[SETTLE])?;
     ended(cluster, "Generated", &former)?;
     cluster.kubectl(&["-n", mesh::NAMESPACE, "delete", "secret", "mesh-issuer"])?;

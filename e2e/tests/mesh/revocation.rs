@@ -27,6 +27,7 @@ impl Drop for Lifted<'_> {
     }
 }
 
+// Claims: trust-5a
 #[test]
 fn revoked_account_is_refused_until_deletion_and_others_not() -> Outcome {
     let ns = Namespace::meshed("revocation")?;

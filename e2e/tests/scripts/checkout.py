@@ -23,6 +23,7 @@ SCRIPTS = (
     "e2e/cluster/lib",
     "e2e/demo/run",
     "e2e/dependencies",
+    "e2e/drill/run",
     "e2e/images/build",
     "e2e/run",
     "e2e/supervise",
@@ -44,6 +45,7 @@ require_disk() { :; }
 lack_of_disk() { return 1; }
 require_browser() { :; }
 build_helm() { :; }
+build_cert_manager() { return 1; }
 module_files() { echo /nowhere; }
 """
 

@@ -18,6 +18,10 @@ pub(crate) struct Previous {
     pub(crate) knows_policies: bool,
     /// The same of routes of the Gateway API.
     pub(crate) knows_routes: bool,
+    /// Whether its proxies report which roots they have, and its controllers rotate them.
+    pub(crate) knows_rotations: bool,
+    /// Whether its proxies refuse what is revoked.
+    pub(crate) knows_revocations: bool,
 }
 
 fn prepared(name: &str) -> anyhow::Result<String> {
@@ -44,6 +48,8 @@ impl Previous {
             number: prepared("PREVIOUS_NUMBER")?,
             knows_policies: is_known("PREVIOUS_POLICIES")?,
             knows_routes: is_known("PREVIOUS_ROUTES")?,
+            knows_rotations: is_known("PREVIOUS_ROTATIONS")?,
+            knows_revocations: is_known("PREVIOUS_REVOCATIONS")?,
         })
     }
 
@@ -134,8 +140,15 @@ fn remove(cluster: &Cluster) -> anyhow::Result<()> {
     let secrets = ["delete", "secret", "weft-ca", "weft-injector-ca"];
     let words = [&["-n", mesh::NAMESPACE], &secrets[..]].concat();
     cluster.kubectl(&[&words[..], &["--ignore-not-found"]].concat())?;
-    let words = ["delete", "crd", "trafficpolicies.weft.dev"];
-    cluster
-        .kubectl(&[&words[..], &["--ignore-not-found", "--timeout=60s"]].concat())
-        .map(drop)
+    let all = ["get", "crd", "-o", "name"];
+    let definitions = cluster.kubectl(&all)?;
+    let ours = definitions
+        .lines()
+        .filter(|name| name.ends_with(".weft.dev"));
+    let ours: Vec<&str> = ours.collect();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let words = ["delete", "--ignore-not-found", "--timeout=60s"];
+    cluster.kubectl(&[&words[..], &ours].concat()).map(drop)
 }

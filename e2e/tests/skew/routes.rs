@@ -2,10 +2,8 @@
 //!
 //! Claims: routes-5
 
-use std::{fs, process::Command};
-
-use anyhow::{Context as _, bail, ensure};
-use e2e::harness::{Namespace, Pod, eventually, gateway_api};
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Namespace, Pod, Process, eventually, gateway_api};
 use serde_json::json;
 
 use super::{SOON, previous::Previous, shop::Shop, url};
@@ -91,7 +89,7 @@ fn is_named(ns: &Namespace, older: &Pod, newer: &Pod) -> anyhow::Result<()> {
 
 /// Ends the proxy of a pod as a crash would, and waits until the kubelet has started it again.
 fn restart_proxy(ns: &Namespace, pod: &Pod) -> anyhow::Result<()> {
-    kill_proxy(pod)?;
+    Process::of_pod(pod, "weft-proxy")?.kill()?;
     eventually(SOON, "the proxy is back", || {
         let now = ns.pod("keeper")?;
         ensure!(
@@ -102,24 +100,4 @@ fn restart_proxy(ns: &Namespace, pod: &Pod) -> anyhow::Result<()> {
         );
         Ok(())
     })
-}
-
-/// Nodes of the local cluster run their containers on this machine, below a control group of
-/// the pod's uid.
-fn kill_proxy(pod: &Pod) -> anyhow::Result<()> {
-    let uid = pod.object["metadata"]["uid"].as_str();
-    let mark = format!("/pod{}/", uid.context("a pod without uid")?);
-    for entry in fs::read_dir("/proc")? {
-        let folder = entry?.path();
-        // What is no process has none of these, and one may end meanwhile.
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-        if read("comm").trim_end() != "weft-proxy" || !read("cgroup").contains(&mark) {
-            continue;
-        }
-        let pid = folder.file_name().context("a process without number")?;
-        let killed = Command::new("kill").arg("-KILL").arg(pid).status()?;
-        ensure!(killed.success(), "kill ended with {killed}");
-        return Ok(());
-    }
-    bail!("no process of the proxy of {}", pod.name)
 }

@@ -61,6 +61,7 @@ pub(crate) const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     ("injector", &["model", "fake_api", "cli", "oracle"]),
     ("cli", &["fake_api", "oracle"]),
     // Its seeds alone.
+    ("identity", &["oracle"]),
     ("proxy", &["oracle"]),
     // Pods of the mesh behind it.
     ("gateway", &["identity", "wire"]),

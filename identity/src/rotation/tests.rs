@@ -1,4 +1,6 @@
 //! When a rotation goes on, what it names while it waits, and that it locks no proxy out.
+//!
+//! Claims: trust-7
 
 use std::time::UNIX_EPOCH;
 

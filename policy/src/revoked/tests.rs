@@ -64,6 +64,7 @@ fn facts(id: &SpiffeId) -> PeerFacts<'_> {
     }
 }
 
+// Claims: trust-5a
 #[test]
 fn each_subject_revokes_its_certificates_alone() {
     let id = web();
@@ -105,6 +106,7 @@ fn account_of_another_namespace_or_form_stays() {
     assert_eq!(of_pods.revoked(&without_pod), None);
 }
 
+// Claims: trust-5b
 #[test]
 fn certificates_issued_at_the_time_or_later_stay() {
     let id = web();

@@ -111,6 +111,7 @@ async fn application_of_revoked_pod_learns_why_calls_fail() {
     assert!(seen.lock().is_empty());
 }
 
+// Claims: trust-5a
 #[tokio::test]
 async fn revoked_caller_gets_no_connection() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
@@ -146,6 +147,7 @@ async fn open_connection_of_revoked_caller_brings_nothing_in() {
     assert_eq!(seen.lock().len(), 1);
 }
 
+// Claims: trust-5a
 #[tokio::test]
 async fn request_in_flight_of_revoked_caller_is_refused() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -181,6 +183,7 @@ async fn request_in_flight_of_outdated_caller_ends_in_seconds() {
 }
 
 /// Where nothing is enforced.
+// Claims: trust-5a
 #[tokio::test]
 async fn bytes_of_revoked_and_outdated_callers_end() {
     let later = SystemTime::now() + LIFE;
@@ -191,6 +194,7 @@ async fn bytes_of_revoked_and_outdated_callers_end() {
     }
 }
 
+// Claims: trust-5a
 #[tokio::test]
 async fn connections_to_revoked_pod_end_at_once() {
     let (client, _server, mut stream) = bytes().await;
@@ -209,6 +213,7 @@ async fn connections_of_revoked_pod_end_by_its_own_proxy() {
     assert!(ends(&mut stream).await);
 }
 
+// Claims: trust-5b
 #[tokio::test]
 async fn stolen_key_is_refused_and_its_workload_loses_nothing() {
     let (authority, now) = (Authority::new(), SystemTime::now());

@@ -20,6 +20,7 @@ use crate::graph;
 use crate::moved::Moved;
 use crate::probe::{Probe, Requests};
 use crate::process::{Controller, Memory, cpu, metric};
+use crate::revocations;
 
 /// Endpoint changes per second.
 const RATE: u32 = 50;
@@ -76,6 +77,7 @@ pub(crate) struct Figures {
     /// Compiling alone, while pods came and went.
     pub(crate) pods_compiling: Delays,
     pub(crate) cpu_per_pod: f64,
+    pub(crate) revocations: revocations::Figures,
     /// Seconds from the crash until every proxy had its first batch again.
     pub(crate) reconnect: f64,
     /// CPU seconds of the controller for that.
@@ -132,6 +134,7 @@ pub(crate) async fn measure(
     let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
 
     let pods = move_pods(bench, &controller, &fleet, size, changing / 2).await?;
+    let revocations = revocations::measure(bench, &fleet, size).await?;
 
     bench.log_progress("crashing the controller");
     let probe = Probe::start(&bench.api);
@@ -161,6 +164,7 @@ pub(crate) async fn measure(
         pods_each: Delays::of_seconds(pods.changes.iter().flat_map(Change::delays)),
         pods_compiling: pods.compiling,
         cpu_per_pod: pods.cpu,
+        revocations,
         after_restart: restart.memory,
         reconnect: restart.took,
         reconnect_cpu: restart.cpu,

@@ -20,6 +20,7 @@ mod probe;
 mod process;
 #[path = "../../provenance.rs"]
 mod provenance;
+mod revocations;
 mod routes;
 mod scale;
 

@@ -1,4 +1,6 @@
 //! Issuers as tools write them: odd texts are taken, bad ones name their reason.
+//!
+//! Claims: trust-1b
 
 use std::time::UNIX_EPOCH;
 

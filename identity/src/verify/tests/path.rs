@@ -87,6 +87,7 @@ fn other_signature(certificate: &CertificateDer<'_>) -> CertificateDer<'static> 
     CertificateDer::from(der(0x30, &all))
 }
 
+// Claims: trust-1a
 #[test]
 fn certificates_that_vouch_for_nothing_are_refused() {
     let (real, foreign) = (Authority::new(), Authority::new());

@@ -82,6 +82,7 @@ fn revoked_account_serves_no_call_and_gets_no_certificate() {
     assert_eq!(accepted.reason, "PlaintextStillOpen");
 }
 
+// Claims: trust-12b
 #[test]
 fn older_proxy_without_revocations_is_named() {
     let (model, _) = shop().with(leak(json!([account("api")]))).compile();
@@ -92,6 +93,7 @@ fn older_proxy_without_revocations_is_named() {
     assert_eq!(set.left_out.len(), 1);
 }
 
+// Claims: trust-5a
 #[test]
 fn node_means_its_pods_now_later_and_before() {
     let subjects = json!([{"node": {"name": "node-b"}}]);
@@ -154,6 +156,7 @@ fn defaults(announced: &[&str]) -> Defaults {
     }
 }
 
+// Claims: trust-5c
 #[test]
 fn what_the_mesh_lives_by_is_not_revoked() {
     let issuer = format!("sha256:{}", "07".repeat(16));

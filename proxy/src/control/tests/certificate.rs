@@ -10,6 +10,7 @@ async fn renewal_is_due(bench: &Bench) {
     pass(runtime::clock::LOOK_EVERY).await;
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn answer_of_lagging_replica_leaves_roots_of_stream() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -30,6 +31,7 @@ async fn answer_of_lagging_replica_leaves_roots_of_stream() {
     assert_eq!(bench.control.roots.certificates(), both);
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn roots_that_cannot_verify_their_certificate_are_ignored() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -87,6 +89,7 @@ fn bundle(id: u64, bundle: v1::Bundle) -> v1::to_proxy::Message {
     })
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn certificate_that_controllers_refuse_is_replaced_at_once() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -100,6 +103,7 @@ async fn certificate_that_controllers_refuse_is_replaced_at_once() {
     assert_eq!(bench.issued(), 2);
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn certificates_refused_again_and_again_are_requested_half_minutely() {
     let (old, unrelated) = (Ca::new(), Ca::new());
@@ -116,6 +120,7 @@ async fn certificates_refused_again_and_again_are_requested_half_minutely() {
     assert_eq!(bench.streams(), 1);
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn certificate_of_dropped_root_is_replaced_at_once() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -147,6 +152,7 @@ async fn stream_that_ends_without_alert_costs_no_certificate() {
     assert_eq!(bench.issued(), 1);
 }
 
+// Claims: trust-2
 #[tokio::test]
 async fn certificate_of_former_root_is_renewed_where_asked() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -236,6 +242,7 @@ async fn bundle_is_not_held_where_other_roots_are_in_use() {
     assert_eq!(held(&bench)[..3], [false, true, false]);
 }
 
+// Claims: trust-4
 #[tokio::test]
 async fn stream_of_other_authority_is_opened_anew() {
     let (old, new) = (Ca::new(), Ca::new());

@@ -308,6 +308,7 @@ fn an_older_controller_takes_offered_loads_for_nothing() {
     assert_eq!(read.message, None);
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn older_controller_reads_status_without_authorities() {
     let bench = Bench::start(&Ca::new()).await;

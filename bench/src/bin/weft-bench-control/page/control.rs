@@ -24,7 +24,8 @@ const METHOD: &str = "A real etcd and a real API server hold Nodes, Pods, Servic
     until a proxy that calls the Service has the change and acknowledges it. After that pods come, go and change \
     labels, 10 a second in turns: one of no Service comes, a meshed one goes with its endpoint, another changes a \
     label, the meshed one comes back, the first one goes; the time runs from the write of the slice, which may come \
-    before the proxies have heard of the pod itself. Then the controller is killed and \
+    before the proxies have heard of the pod itself. Twenty Revocations of one pod each follow, one at a time: every proxy of the \
+    mesh has to have each, and the time runs from the API server's answer. Then the controller is killed and \
     started anew at once, as a container that crashed; the time runs from the kill until every proxy has the \
     first batch of a new stream. Proxies wait between tries as real ones do. Everything shares the machine's \
     cores: bench, proxies, etcd, API server, controller.\n\n\
@@ -69,6 +70,18 @@ pub(crate) fn bounds(all: &[control::Figures]) -> Vec<Must> {
             unit: "",
             most: 0.0,
             found: figures.pods_lost as f64,
+        },
+        Must {
+            what: "a Revocation, write to acknowledgement by every proxy, p99",
+            unit: "ms",
+            most: 1000.0,
+            found: figures.revocations.each.p99(),
+        },
+        Must {
+            what: "Revocations that a proxy missed",
+            unit: "",
+            most: 0.0,
+            found: figures.revocations.lost as f64,
         },
         Must {
             what: "reconnect of all proxies after a crash",
@@ -259,6 +272,22 @@ fn change_rows(text: &mut String, all: &[control::Figures]) {
     line(text, all, "controller CPU per pod, ms", |f| {
         short(f.cpu_per_pod)
     });
+    line(
+        text,
+        all,
+        "Revocations, and the write to each acknowledgement p50, p99, ms",
+        |f| {
+            let all = &f.revocations;
+            let (p50, p99) = (short(all.each.p50()), short(all.each.p99()));
+            format!("{}: {p50}, {p99}", all.objects)
+        },
+    );
+    line(
+        text,
+        all,
+        "begin of the write to the last proxy's p99, ms, of a Revocation",
+        |f| short(f.revocations.last.p99()),
+    );
 }
 
 /// Rows of the API server, and of the restart.

@@ -133,6 +133,7 @@ async fn replica_serves_by_a_root_that_the_apiservices_hold() {
     }
 }
 
+// Claims: trust-1a
 #[tokio::test]
 async fn lease_holder_adds_api_root_to_a_former_secret() {
     let (api, now) = (FakeApi::default(), SystemTime::now());
