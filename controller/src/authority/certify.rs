@@ -34,7 +34,7 @@ use crate::settings::AUDIENCE;
 
 mod refusal;
 
-pub use self::refusal::Refusal;
+pub(crate) use self::refusal::Refusal;
 
 /// Reviews under way at one time. A review takes milliseconds, so this is
 /// thousands a second; more would only queue in the API server.

@@ -423,7 +423,7 @@ async fn cors_preflight_is_answered_and_other_responses_are_readable() {
     // A page may read why there is no response, too.
     let silent = App::new(server.ip, SILENCE).await;
     serves(&client, &server, ("v2", PORT), silent.port);
-    let timed = "weft-timeout: 1s\r\n".to_owned() + ORIGIN;
+    let timed = "weft-timeout: 1000ms\r\n".to_owned() + ORIGIN;
     let (status, answer) = get(client.call(vip()).await, "/v1", &timed).await;
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains(ALLOWED), "{answer}");
