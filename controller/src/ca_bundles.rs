@@ -98,6 +98,7 @@ fn has_certificate(pem: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use fake_api::FakeApi;

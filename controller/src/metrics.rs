@@ -23,7 +23,7 @@ use runtime::limit::Reached;
 
 use self::automation::AutomationMetrics;
 use self::certificates::CertificateMetrics;
-pub use self::certify::{CertifyMetrics, CertifyResult};
+pub(crate) use self::certify::{CertifyMetrics, CertifyResult};
 use self::service_graph::ServiceGraphMetrics;
 
 /// Everything, handed to the parts that count.
