@@ -23,7 +23,8 @@ use runtime::limit::Reached;
 
 use self::automation::AutomationMetrics;
 use self::certificates::CertificateMetrics;
-pub(crate) use self::certify::{CertifyMetrics, CertifyResult};
+pub(crate) use self::certify::CertifyMetrics;
+pub use self::certify::CertifyResult;
 use self::service_graph::ServiceGraphMetrics;
 
 /// Everything, handed to the parts that count.

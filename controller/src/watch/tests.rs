@@ -207,7 +207,13 @@ async fn unknown_kind_and_unreadable_object_stop_nothing() {
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let (mut worlds, _) = start(client, Arc::default(), true, metrics.clone(), Ready::new());
+    let (mut worlds, _) = start(
+        client,
+        Arc::default(),
+        GatewayApi::Routes,
+        metrics.clone(),
+        Ready::new(),
+    );
     let world = first_world(&mut worlds).await;
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
@@ -299,7 +305,13 @@ async fn failing_watch_is_reported_while_readiness_stays() {
         let (answers, pods) = watch::channel(Some(answer));
         let (client, ready) = (server_that_fails(pods), Ready::new());
         let metrics = WorldMetrics::default();
-        let (mut worlds, _) = start(client, Arc::default(), true, metrics.clone(), ready.clone());
+        let (mut worlds, _) = start(
+            client,
+            Arc::default(),
+            GatewayApi::Routes,
+            metrics.clone(),
+            ready.clone(),
+        );
         first_world(&mut worlds).await;
         assert_eq!(ready.noted(), None);
         tokio::time::sleep(Duration::from_secs(200)).await;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, CaptureMode, DefaultLimits};
+use crds::inject::{self, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
