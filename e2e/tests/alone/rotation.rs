@@ -31,6 +31,7 @@ const SECRET: [&str; 3] = [
 /// Of a gRPC stream: a planned rotation takes most of a minute, and one by helm another minute.
 const STREAM: &str = "75s";
 const STREAM_BY_HELM: &str = "160s";
+const REPORTED_WITHIN: Duration = Duration::from_secs(30);
 const ENDED_WITHIN: Duration = Duration::from_secs(300);
 /// The promise of a compromise, from the write on.
 const CUT_WITHIN: Duration = Duration::from_secs(5 * 10);
@@ -127,7 +128,9 @@ fn unnoticed(
 ) -> Outcome {
     let cluster = shop.cluster();
     let former = authority::root(cluster)?;
-    let (bundle, trusted) = (shop.bundle()?, shop.root()?);
+    let bundle = shop.bundle()?;
+    // Proxies that have just started have reported nothing yet.
+    let trusted = eventually(REPORTED_WITHIN, "all proxies report it", || shop.root())?;
     let (load, mut bytes) = (shop.load()?, shop.bytes()?);
     let stream = ["server:8080", "--duration", length, "--rate", "10"];
     let seen = thread::scope(|scope| -> Result<_, Failed> {
@@ -146,7 +149,7 @@ fn unnoticed(
     let after = shop.bundle()?;
     assert_eq!(after.matches("BEGIN CERTIFICATE").count(), 1, "{after}");
     assert!(after != bundle, "the former root is in the bundle");
-    eventually(Duration::from_secs(30), "all proxies report it", || {
+    eventually(REPORTED_WITHIN, "all proxies report it", || {
         let root = shop.root()?;
         ensure!(root != trusted, "{root} is the former one");
         Ok(())
