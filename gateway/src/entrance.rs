@@ -101,11 +101,14 @@ impl Entrance {
     }
 }
 
-/// Whether a header is one by which proxies say what they have seen. Some servers read `_` as `-`.
+/// Whether a header is one by which proxies say what they have seen. Many servers read whatever in a
+/// name is neither letter nor digit as `_`, as CGI did.
 fn is_of_proxy(name: &HeaderName) -> bool {
     let name = name.as_str();
     let begins_as = |known: &str| {
-        let reads_as = |(read, known): (u8, u8)| read == known || (read, known) == (b'_', b'-');
+        let reads_as = |(read, known): (u8, u8)| {
+            read == known || (known == b'-' && !read.is_ascii_alphanumeric())
+        };
         name.len() >= known.len() && name.bytes().zip(known.bytes()).all(reads_as)
     };
     let is = |known: &str| name.len() == known.len() && begins_as(known);
@@ -168,6 +171,9 @@ mod tests {
             ("x-forwarded-client-cert", "By=me"),
             ("x-real_ip", "10.0.0.5"),
             ("forwarded", "for=10.0.0.6"),
+            ("x.forwarded.for", "10.0.0.7"),
+            ("x~forwarded!proto", "http"),
+            ("x-real.ip", "10.0.0.8"),
             ("accept", "text/html"),
         ];
         let (client, headers) = entered(0, &spoofed);
