@@ -82,15 +82,21 @@ impl Edge {
         let client = (self.enters)(&mut received.parts)?;
         let parts = &mut received.parts;
         parts.extensions.insert(ClientAddress(client));
-        // It has no meaning behind this proxy, and some servers take no other than theirs.
-        if parts.uri.scheme() == Some(&UriScheme::HTTPS) {
-            let mut uri = parts.uri.clone().into_parts();
-            uri.scheme = Some(UriScheme::HTTP);
-            if let Ok(uri) = Uri::from_parts(uri) {
-                parts.uri = uri;
-            }
-        }
+        leave_scheme(parts);
         Ok(())
+    }
+}
+
+/// The scheme has no meaning behind this proxy: clients of HTTP/2 write whatever they like, and some
+/// servers take no other than theirs.
+fn leave_scheme(parts: &mut Parts) {
+    let scheme = parts.uri.scheme();
+    if scheme.is_some_and(|scheme| *scheme != UriScheme::HTTP) {
+        let mut uri = parts.uri.clone().into_parts();
+        uri.scheme = Some(UriScheme::HTTP);
+        if let Ok(uri) = Uri::from_parts(uri) {
+            parts.uri = uri;
+        }
     }
 }
 
@@ -178,6 +184,18 @@ mod tests {
         let mut upgrade = parts(one, "/", &[HOST]);
         speak(&mut upgrade, Http2, true);
         assert_eq!(upgrade.version, one);
+    }
+
+    #[test]
+    fn scheme_of_client_is_not_passed_on() {
+        for scheme in ["http", "https", "ftp", "x-custom"] {
+            let mut parts = parts(Version::HTTP_2, &format!("{scheme}://web.shop/a?b"), &[]);
+            leave_scheme(&mut parts);
+            assert_eq!(parts.uri.to_string(), "http://web.shop/a?b");
+        }
+        let mut parts = parts(Version::HTTP_11, "/a?b", &[]);
+        leave_scheme(&mut parts);
+        assert_eq!(parts.uri.to_string(), "/a?b");
     }
 
     #[test]
