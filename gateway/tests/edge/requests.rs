@@ -135,6 +135,10 @@ async fn redirect_names_the_port_of_the_listener() {
         let line = format!("location: {location}\r\n");
         assert!(text.contains(&line), "{port} {path}: {text}");
     }
+    // The only address that is known where a client names no host is that of the pod.
+    let (status, text) = edge.ask("GET /same HTTP/1.0\r\n").await;
+    assert_eq!(status, 400, "{text}");
+    assert!(!text.contains(&edge.pod.ip.to_string()), "{text}");
 }
 
 #[tokio::test]

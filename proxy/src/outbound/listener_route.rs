@@ -51,6 +51,13 @@ pub(super) fn find(
     let backend = match &rule.then {
         Forward::Split(backends) => choose(backends, rand::random()),
         Forward::Redirect(redirect) => {
+            if let Some((_, None)) = request
+                && redirect.host.is_none()
+            {
+                // The address that was called is the pod's, which no client outside learns.
+                let detail = "the request names no host, and the rule redirects to that; send Host";
+                return Err(Failure::refused(Reason::BadRequest, detail).into());
+            }
             return Err(Unsent::Redirected {
                 redirect: Arc::clone(redirect),
                 by: Some(origin.clone()),
