@@ -15,9 +15,11 @@ use http::uri::Scheme as UriScheme;
 use http::{HeaderValue, Uri, Version};
 use policy::gateway::{Listener, ListenerProtocol};
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use policy::route::edits::Scheme;
 
-use crate::config::gateway::ServedGateway;
+use crate::config::gateway::{GatewayConfig, ServedGateway};
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::{CLIENT_ADDRESS, name_authority};
@@ -71,6 +73,35 @@ impl Edge {
             .gateway
             .listener(self.target_port, self.server_name.as_deref());
         found.filter(|listener| listener.protocol == self.protocol)
+    }
+
+    /// Whether what is carried that is no request any more may go on: only as long as its listener
+    /// is there, and a certificate where that needs one.
+    pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        let gateway = snapshot.gateway.as_deref();
+        if gateway.is_some_and(|gateway| self.is_served(gateway)) {
+            return Ok(());
+        }
+        let gone = "its listener is gone, or the certificate of that";
+        Err(Failure::refused(Reason::NoRoute, gone))
+    }
+
+    fn is_served(&self, gateway: &GatewayConfig) -> bool {
+        let Some(served) = gateway.served.as_deref() else {
+            return false;
+        };
+        if self.protocol == ListenerProtocol::Http {
+            // All listeners of the port share its connections.
+            let mut all = served.gateway.listeners.iter();
+            return all
+                .any(|one| (one.target_port, one.protocol) == (self.target_port, self.protocol));
+        }
+        let is_certified = |listener: &Listener| {
+            let mut names = listener.certificates.iter();
+            self.protocol != ListenerProtocol::Https
+                || names.any(|name| gateway.certificates.contains_key(name))
+        };
+        self.listener(served).is_some_and(is_certified)
     }
 
     /// A request has come.
