@@ -119,6 +119,9 @@ async fn limit_by_client_address_counts_clients_and_not_the_gateway() {
         ("203.0.113.3", "", 200),
         ("2001:db8::1", "", 200),
         ("2001:db8::1", "", 429),
+        // The network is that of one client.
+        ("2001:db8::2:0:0:1", "", 429),
+        ("2001:db8:0:1::1", "", 200),
     ] {
         let head =
             format!("GET / HTTP/1.1\r\nHost: web.example\r\nX-Forwarded-For: {client}\r\n{claims}");
