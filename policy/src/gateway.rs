@@ -85,9 +85,9 @@ pub fn target_port(port: u16) -> Option<u16> {
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) if (0x2000..0x4000).contains(&address.segments()[0]) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
+        IpAddr::V6(address) if (0x2000..0x4000).contains(&address.segments()[0]) => IpAddr::V6(
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)),
+        ),
         address => address,
     }
 }
