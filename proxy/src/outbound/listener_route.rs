@@ -9,12 +9,15 @@
 
 use std::sync::Arc;
 
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue};
 use policy::egress::host_name;
 use policy::gateway::ListenerProtocol;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::route::edits::Actions;
 use policy::route::{Backend, Forward, Rule, choose};
 use policy::sticky::Key;
 
@@ -28,6 +31,14 @@ use crate::outbound::edits::{Unsent, cross_origin};
 use crate::outbound::route::Route;
 use crate::outbound::route_query::{RouteQuery, refused as refused_by_rule};
 use crate::outbound::tenant::{self, Tenant};
+
+/// A request as the edits of its rule leave it: that is what the Service behind it is asked, so
+/// splits and policies of the Service decide about that.
+struct Edited {
+    headers: HeaderMap,
+    /// Path and query.
+    target: String,
+}
 
 /// Where a call goes that came in so: `request` is its head and the host that it names, and `None`
 /// of opaque bytes. `pod`: the own one.
@@ -133,7 +144,15 @@ fn to_backend(
 ) -> Result<Route, Unsent> {
     let (id, port) = (&backend.service, backend.port);
     let name = wire::names::service(&id.namespace, &id.name, port);
-    let Some(service) = snapshot.services.get(&*name) else {
+    let service = snapshot.services.get(&*name);
+    let decides = !snapshot.policies.is_empty()
+        || service.is_some_and(|service| !service.routes.rules.is_empty());
+    let actions = backend.actions.as_deref().filter(|_| decides);
+    let edited = actions.zip(facts).and_then(Edited::of);
+    let asked = edited.as_ref().zip(facts);
+    let asked = asked.map(|(edited, came)| edited.facts(came));
+    let facts = asked.as_ref().or(facts);
+    let Some(service) = service else {
         return Ok(to_endpoints(snapshot, backend, (&name, facts)));
     };
     let tenant = tenant::of(snapshot, &name, facts, pod);
@@ -162,6 +181,41 @@ fn to_backend(
     };
     route.speaks = Some(service.protocol);
     Ok(route)
+}
+
+impl Edited {
+    /// `None`: it stays as it came.
+    fn of((actions, came): (&Actions, &RequestFacts<'_>)) -> Option<Self> {
+        let mut all = actions.edits.iter();
+        if !all.any(|one| one.rewrite.is_some() || !one.request.is_empty()) {
+            return None;
+        }
+        let mut headers = came.headers.clone();
+        actions.edit_request(&mut headers);
+        let host = actions.host();
+        if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+            headers.insert(HOST, host);
+        }
+        let sent = match came.query {
+            Some(query) => format!("{}?{query}", came.path),
+            None => came.path.to_owned(),
+        };
+        let target = actions.path_and_query(&sent).into_owned();
+        Some(Self { headers, target })
+    }
+
+    fn facts<'a>(&'a self, came: &RequestFacts<'a>) -> RequestFacts<'a> {
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.target, None),
+        };
+        RequestFacts {
+            method: came.method,
+            path,
+            query,
+            headers: &self.headers,
+        }
+    }
 }
 
 /// The same where nothing is known of the Service but its endpoints.
