@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
-use policy::egress::host_name;
+use policy::egress::{host_name, is_address_host};
 use policy::gateway::ListenerProtocol;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
@@ -103,7 +103,13 @@ fn of_request<'a>(
     facts: &RequestFacts<'_>,
     host: Option<&str>,
 ) -> Result<&'a Rule<Forward>, Failure> {
-    let host = host.and_then(host_name);
+    let sent = host;
+    let host = sent.and_then(host_name);
+    if host.is_none() && sent.is_some_and(|sent| !is_address_host(sent)) {
+        // It would be served as of no host, and its application may read one in it.
+        let detail = "the Host of the request is neither a name nor an address";
+        return Err(Failure::refused(Reason::BadRequest, detail));
+    }
     let named = served.gateway.listener(edge.target_port, host.as_deref());
     let Some(named) = named else {
         return Err(no_route(served, "no listener at this port is for the host"));
