@@ -14,7 +14,7 @@ use wire::v1::resource::Content;
 
 use super::harness::{Edge, all, answer, http, routes};
 use crate::answers::{App, OK};
-use crate::support::resource;
+use crate::support::{resource, tracing};
 
 /// A client that claims whatever it can.
 const FORGED: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\
@@ -71,6 +71,29 @@ async fn as_many_proxies_are_believed_as_were_named() {
     let line = format!("x-forwarded-for: 203.0.113.7, {own}");
     assert!(head.contains(&line), "{head}");
     assert!(head.contains("x-forwarded-proto: https"), "{head}");
+}
+
+// Claims: gateways-3
+#[tokio::test]
+async fn traces_begin_at_the_gateway_where_any_are_recorded() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let sent = format!(
+        "GET / HTTP/1.1\r\nHost: web.example\r\ntraceparent: 00-{TRACE}-b7ad6b7169203331-01\r\n\
+         X-B3-TraceId: {TRACE}\r\nX-B3-SpanId: b7ad6b7169203331\r\nX-B3-Sampled: 1\r\n"
+    );
+    for (hops, records, goes_on) in [(0, false, true), (0, true, false), (1, true, true)] {
+        let edge = Edge::believing(hops).await;
+        edge.listen(vec![http("http", None, vec![routes(None, all())])]);
+        let app = App::new(edge.server.ip, OK).await;
+        edge.backend("api", Protocol::Http1, app.port);
+        if records {
+            let none = tracing("http://127.0.0.1:9", 0, &["tracecontext"]);
+            edge.pod.set(vec![none]);
+        }
+        assert_eq!(edge.ask(&sent).await.0, 200);
+        let head = app.heads()[0].clone();
+        assert_eq!(head.contains(TRACE), goes_on, "{hops} {records}: {head}");
+    }
 }
 
 /// At a port of the pod each client may send one request.

@@ -43,6 +43,9 @@ pub struct Edge {
     /// The other end of the connection.
     pub client: IpAddr,
     pub enters: Enters,
+    /// Whether traces go on here that its requests belong to. Clients outside would decide by them
+    /// what the mesh records.
+    pub continues_traces: bool,
 }
 
 /// The address of the client that the Gateway believes, in the extensions of a request.
