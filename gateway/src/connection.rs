@@ -104,6 +104,7 @@ impl Shared {
             server_name: server_name.map(String::into_boxed_str),
             client,
             enters: Arc::new(move |parts: &mut Parts| entrance.enter(parts)),
+            continues_traces: self.trusted_hops > 0,
         };
         ListenerConnection::new(Arc::clone(&self.proxy), edge)
     }

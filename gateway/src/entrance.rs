@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{HOST, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Method, Uri};
 use policy::path::normalise;
 use policy::reason::Reason;
 use weft_proxy_http::failure::Failure;
@@ -37,8 +37,12 @@ impl Entrance {
     /// Edits the head of a request, and returns the address of the client that is believed.
     ///
     /// # Errors
-    /// When the path can be read in several ways.
+    /// When the target can be read in several ways.
     pub(crate) fn enter(self, parts: &mut Parts) -> Result<IpAddr, Failure> {
+        if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+            let detail = "the target * is for OPTIONS alone; send a path";
+            return Err(Failure::refused(Reason::BadRequest, detail));
+        }
         let changed = match normalise(parts.uri.path()) {
             Ok(path) if path == parts.uri.path() => None,
             Ok(path) => Some(with_path(&parts.uri, &path)),
@@ -101,11 +105,14 @@ impl Entrance {
     }
 }
 
-/// Whether a header is one by which proxies say what they have seen. Some servers read `_` as `-`.
+/// Whether a header is one by which proxies say what they have seen. Many servers read whatever in a
+/// name is neither letter nor digit as `_`, as CGI did.
 fn is_of_proxy(name: &HeaderName) -> bool {
     let name = name.as_str();
     let begins_as = |known: &str| {
-        let reads_as = |(read, known): (u8, u8)| read == known || (read, known) == (b'_', b'-');
+        let reads_as = |(read, known): (u8, u8)| {
+            read == known || (known == b'-' && !read.is_ascii_alphanumeric())
+        };
         name.len() >= known.len() && name.bytes().zip(known.bytes()).all(reads_as)
     };
     let is = |known: &str| name.len() == known.len() && begins_as(known);
@@ -168,6 +175,9 @@ mod tests {
             ("x-forwarded-client-cert", "By=me"),
             ("x-real_ip", "10.0.0.5"),
             ("forwarded", "for=10.0.0.6"),
+            ("x.forwarded.for", "10.0.0.7"),
+            ("x~forwarded!proto", "http"),
+            ("x-real.ip", "10.0.0.8"),
             ("accept", "text/html"),
         ];
         let (client, headers) = entered(0, &spoofed);
@@ -223,9 +233,9 @@ mod tests {
     // Claims: gateways-3
     #[test]
     fn path_has_one_reading_or_is_refused() {
-        let enter = |target: &str| {
-            let request = Request::get(target).body(()).unwrap();
-            let mut parts = request.into_parts().0;
+        let enter_by = |method: Method, target: &str| {
+            let request = Request::builder().method(method).uri(target);
+            let mut parts = request.body(()).unwrap().into_parts().0;
             let entrance = Entrance {
                 client: CLIENT,
                 is_tls: false,
@@ -233,6 +243,7 @@ mod tests {
             };
             entrance.enter(&mut parts).map(|_| parts.uri.to_string())
         };
+        let enter = |target: &str| enter_by(Method::GET, target);
         for (sent, goes_on) in [
             ("/a/b?c=%2f..", "/a/b?c=%2f.."),
             ("/a/", "/a/"),
@@ -241,11 +252,11 @@ mod tests {
             ("/%61dmin", "/admin"),
             ("/a/%2e%2e/admin", "/admin"),
             ("http://web.example/a/./b", "http://web.example/a/b"),
-            ("*", "*"),
         ] {
             assert_eq!(enter(sent).unwrap(), goes_on, "{sent}");
         }
-        for refused in ["/a%2fb", "/a/%2e%2e%2fadmin", "/a%00", "/..%5cadmin"] {
+        assert_eq!(enter_by(Method::OPTIONS, "*").unwrap(), "*");
+        for refused in ["/a%2fb", "/a/%2e%2e%2fadmin", "/a%00", "/..%5cadmin", "*"] {
             let failure = enter(refused).unwrap_err();
             assert_eq!(failure.reason(), Reason::BadRequest, "{refused}");
         }

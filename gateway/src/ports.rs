@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use policy::gateway::client_network;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -141,10 +142,8 @@ async fn accept(door: Door, socket: TcpListener, target_port: u16) {
         };
         door.came.fetch_add(1, Relaxed);
         poll_fn(|cx| proxy.budget().poll_room(cx)).await;
-        let admitted = door
-            .permits
-            .occupancy
-            .admit(addr.ip().to_canonical().into());
+        let holder = client_network(addr.ip()).into();
+        let admitted = door.permits.occupancy.admit(holder);
         let Ok(permit) = admitted.await else {
             connect::reset(&stream);
             continue;

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::mode::BadMode;
 use crate::origin::Origin;
 
-pub use host::{BadHost, HostPattern, host_name};
+pub use host::{BadHost, HostPattern, host_name, is_address_host};
 
 /// Most objects that one pod is given.
 pub const MAX_OBJECTS: usize = 512;

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::egress::HostPattern;
@@ -75,6 +76,19 @@ pub fn target_port(port: u16) -> Option<u16> {
         0 => None,
         1..PRIVILEGED => Some(SHIFT + port),
         _ => Some(port),
+    }
+}
+
+/// What clients are told apart by where each has a limit: the part of an address that a client cannot
+/// choose. Of public IPv6 that is the network of 64 bits that each one has at least; addresses of
+/// pods and nodes, which share such a network, are mostly none of these.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if (0x2000..0x4000).contains(&address.segments()[0]) => IpAddr::V6(
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)),
+        ),
+        address => address,
     }
 }
 

@@ -14,7 +14,7 @@ use wire::v1::resource::Content;
 
 use super::harness::{Edge, all, answer, http, routes};
 use crate::answers::{App, OK};
-use crate::support::resource;
+use crate::support::{resource, tracing};
 
 /// A client that claims whatever it can.
 const FORGED: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\
@@ -73,6 +73,29 @@ async fn as_many_proxies_are_believed_as_were_named() {
     assert!(head.contains("x-forwarded-proto: https"), "{head}");
 }
 
+// Claims: gateways-3
+#[tokio::test]
+async fn traces_begin_at_the_gateway_where_any_are_recorded() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let sent = format!(
+        "GET / HTTP/1.1\r\nHost: web.example\r\ntraceparent: 00-{TRACE}-b7ad6b7169203331-01\r\n\
+         X-B3-TraceId: {TRACE}\r\nX-B3-SpanId: b7ad6b7169203331\r\nX-B3-Sampled: 1\r\n"
+    );
+    for (hops, records, goes_on) in [(0, false, true), (0, true, false), (1, true, true)] {
+        let edge = Edge::believing(hops).await;
+        edge.listen(vec![http("http", None, vec![routes(None, all())])]);
+        let app = App::new(edge.server.ip, OK).await;
+        edge.backend("api", Protocol::Http1, app.port);
+        if records {
+            let none = tracing("http://127.0.0.1:9", 0, &["tracecontext"]);
+            edge.pod.set(vec![none]);
+        }
+        assert_eq!(edge.ask(&sent).await.0, 200);
+        let head = app.heads()[0].clone();
+        assert_eq!(head.contains(TRACE), goes_on, "{hops} {records}: {head}");
+    }
+}
+
 /// At a port of the pod each client may send one request.
 fn one_each(port: u16) -> wire::v1::Resource {
     let limit = RateLimit {
@@ -119,6 +142,9 @@ async fn limit_by_client_address_counts_clients_and_not_the_gateway() {
         ("203.0.113.3", "", 200),
         ("2001:db8::1", "", 200),
         ("2001:db8::1", "", 429),
+        // The network is that of one client.
+        ("2001:db8::2:0:0:1", "", 429),
+        ("2001:db8:0:1::1", "", 200),
     ] {
         let head =
             format!("GET / HTTP/1.1\r\nHost: web.example\r\nX-Forwarded-For: {client}\r\n{claims}");

@@ -47,6 +47,16 @@ async fn request_reaches_routes_of_its_own_listener_alone() {
             );
         }
     }
+    // What no listener reads as a name is not served as if there were none: applications may be
+    // less strict.
+    for host in [
+        "abc.example.com:80x",
+        "abc.example.com..",
+        "abc..example.com",
+    ] {
+        let (status, text) = edge.get(host, "/every").await;
+        assert_eq!(status, 400, "{host}: {text}");
+    }
     // The application gets the host as it came.
     let (_, text) = edge.get("ABC.example.com:80", "/one").await;
     assert!(text.contains("host=ABC.example.com:80 "), "{text}");

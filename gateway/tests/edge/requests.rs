@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use policy::gateway::ListenerProtocol;
 use policy::name::ServiceId;
 use policy::route::Forward;
 use policy::route::cors::{Allowed, Cors};
-use policy::route::edits::{Actions, HeaderEdits, Redirect, RuleMirror, Scheme};
+use policy::route::edits::{
+    Actions, Edits, HeaderEdits, PathRewrite, Redirect, Rewrite, RuleMirror, Scheme,
+};
 use policy::share::Share;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use wire::v1::Protocol;
 use wire::v1::resource::Content;
+use wire::v1::{self, Protocol};
 
 use super::harness::{
     ACCOUNT, Certificate, Edge, SOON, all, answer, below, http, https, listener, routes, to,
@@ -135,6 +137,10 @@ async fn redirect_names_the_port_of_the_listener() {
         let line = format!("location: {location}\r\n");
         assert!(text.contains(&line), "{port} {path}: {text}");
     }
+    // The only address that is known where a client names no host is that of the pod.
+    let (status, text) = edge.ask("GET /same HTTP/1.0\r\n").await;
+    assert_eq!(status, 400, "{text}");
+    assert!(!text.contains(&edge.pod.ip.to_string()), "{text}");
 }
 
 #[tokio::test]
@@ -208,4 +214,58 @@ async fn backend_split_holds_behind_gateway_and_copies_are_made() {
             app.heads()
         );
     }
+}
+
+#[tokio::test]
+async fn backend_split_decides_about_the_request_that_is_sent() {
+    let edits = Edits {
+        request: HeaderEdits {
+            set: vec![(
+                HeaderName::from_static("x-tier"),
+                HeaderValue::from_static("gold"),
+            )],
+            ..HeaderEdits::default()
+        },
+        rewrite: Some(Rewrite {
+            host: None,
+            path: Some(PathRewrite::Prefix {
+                matched: "/shop".to_owned(),
+                with: "/".to_owned(),
+            }),
+        }),
+        ..Edits::default()
+    };
+    let actions = Actions {
+        edits: vec![edits],
+        ..Actions::default()
+    };
+    let edge = Edge::ruled(vec![below("/shop", to_with("api", Some(actions)))]).await;
+    let v2 = App::new(edge.server.ip, OK).await;
+    edge.backend("v2", Protocol::Http1, v2.port);
+    let mut items = split("items", &[("v2", 1)]);
+    items.matches = Some(v1::HttpMatches {
+        matches: vec![v1::HttpMatch {
+            name: "items".to_owned(),
+            path_regex: Some("/items".to_owned()),
+            headers: vec![v1::HeaderMatch {
+                name: "x-tier".to_owned(),
+                regex: "gold".to_owned(),
+                ..v1::HeaderMatch::default()
+            }],
+            ..v1::HttpMatch::default()
+        }],
+    });
+    let mut resources = service("api", vip().ip(), Protocol::Detect, vec![items]);
+    resources.retain(|one| matches!(one.content, Some(Content::Service(_))));
+    edge.pod.set(resources);
+    for (path, to_split) in [("/shop/items/7?a=b", 1), ("/shop/shop/items", 1)] {
+        let (status, text) = edge.get("web.example", path).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        assert_eq!(v2.request_count(), to_split, "{path}");
+    }
+    let heads = v2.heads();
+    assert!(
+        heads[0].starts_with("get /items/7?a=b http/1.1"),
+        "{heads:?}"
+    );
 }

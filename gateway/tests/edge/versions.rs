@@ -6,7 +6,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
@@ -149,7 +149,8 @@ async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     String::from_utf8(head).unwrap().to_lowercase()
 }
 
-async fn speaks_both_ways<S>(mut client: S, application: &TcpListener)
+/// Returns both ends.
+async fn speaks_both_ways<S>(mut client: S, application: &TcpListener) -> (S, TcpStream)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -172,6 +173,13 @@ where
     let read = timeout(SOON, client.read_exact(&mut got)).await;
     read.expect("bytes must come").unwrap();
     assert_eq!(&got, b"pong");
+    (client, application)
+}
+
+/// Whether a stream ends soon.
+async fn ends<S: AsyncRead + Unpin>(mut stream: S) -> bool {
+    let mut rest = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut rest)).await.is_ok()
 }
 
 #[tokio::test]
@@ -183,4 +191,26 @@ async fn websocket_passes_in_plaintext_and_in_tls() {
     speaks_both_ways(edge.connect(80).await, &application).await;
     let tls = edge.tls(443, "web.example", &certificate).await.unwrap();
     speaks_both_ways(tls, &application).await;
+}
+
+// Claims: gateways-3
+#[tokio::test]
+async fn websocket_ends_with_its_listener_or_certificate() {
+    let (edge, certificate) = both().await;
+    let application = TcpListener::bind((edge.server.ip, 0)).await.unwrap();
+    let port = application.local_addr().unwrap().port();
+    edge.backend("api", Protocol::Http1, port);
+    let (mut plain, mut served) = speaks_both_ways(edge.connect(80).await, &application).await;
+    let tls = edge.tls(443, "web.example", &certificate).await.unwrap();
+    let (secured, by_tls) = speaks_both_ways(tls, &application).await;
+    let name = wire::names::certificate("shop", "web");
+    edge.pod.replace(&name, Vec::new());
+    assert!(ends(secured).await && ends(by_tls).await);
+    // The other one goes on until its own listener goes.
+    plain.write_all(b"ping").await.unwrap();
+    let mut got = [0; 4];
+    let read = timeout(SOON, served.read_exact(&mut got)).await;
+    read.expect("bytes must come").unwrap();
+    edge.listen(Vec::new());
+    assert!(ends(plain).await && ends(served).await);
 }

@@ -91,10 +91,7 @@ impl fmt::Display for HostPattern {
 /// its port and a final dot. `None` where there is an address, or no name that DNS could have.
 #[must_use]
 pub fn host_name(authority: &str) -> Option<Cow<'_, str>> {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
-    };
+    let host = without_port(authority);
     let host = host.strip_suffix('.').unwrap_or(host);
     let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
@@ -102,6 +99,23 @@ pub fn host_name(authority: &str) -> Option<Cow<'_, str>> {
         Cow::Borrowed(host)
     };
     (is_name(&host) && !is_address(&host)).then_some(host)
+}
+
+/// Whether the `Host` of a request is an address, which is no name. What is neither may be read as
+/// a name all the same by servers that are less strict.
+#[must_use]
+pub fn is_address_host(authority: &str) -> bool {
+    let host = without_port(authority).to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let bare = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']'));
+    is_address(bare.unwrap_or(host))
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
 }
 
 /// Small letters, digits, `-` and `_`, in labels with dots between them.
@@ -194,6 +208,26 @@ mod tests {
         assert_eq!(read(&long), None);
         let long = vec!["a"; 128].join(".");
         assert_eq!(read(&long), None, "{} bytes", long.len());
+    }
+
+    #[test]
+    fn host_is_a_name_or_address_or_neither() {
+        for raw in [
+            "203.0.113.7",
+            "203.0.113.7:80",
+            "203.0.113.7.",
+            "0X7F.1",
+            "[2001:db8::1]",
+            "[2001:db8::1]:443",
+        ] {
+            assert!(is_address_host(raw), "{raw}");
+            assert_eq!(host_name(raw), None, "{raw}");
+        }
+        for neither in ["", "web.example:80x", "web.example..", "a..b", "[web]"] {
+            assert!(!is_address_host(neither), "{neither}");
+            assert_eq!(host_name(neither), None, "{neither}");
+        }
+        assert!(!is_address_host("web.example:443"));
     }
 
     #[test]

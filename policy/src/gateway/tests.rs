@@ -158,3 +158,24 @@ fn privileged_ports_are_served_on_higher_ones() {
         assert_eq!(target_port(port), target);
     }
 }
+
+#[test]
+fn client_of_ipv6_is_its_network() {
+    for (address, network) in [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fd00:1:2:3::4", "fd00:1:2:3::4"),
+        ("fe80::1", "fe80::1"),
+        ("::1", "::1"),
+    ] {
+        let network: IpAddr = network.parse().unwrap();
+        assert_eq!(
+            client_network(address.parse().unwrap()),
+            network,
+            "{address}"
+        );
+    }
+}

@@ -5,7 +5,7 @@
 //! damaged or there twice, counts as absent and is passed on unchanged: every other reader must
 //! find it damaged too.
 //!
-//! `tracestate` and `baggage` are left alone here.
+//! `tracestate` and `baggage` are left alone here, but where a message is taken out of its trace.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,6 +25,7 @@ const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
 const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The headers by which a message carries its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +107,14 @@ pub struct Onward {
     /// The span that sends the message on; never 0.
     pub span: u64,
     pub sampled: bool,
+}
+
+/// Takes a message out of whatever trace its sender says that it belongs to.
+pub fn remove(map: &mut HeaderMap) {
+    let b3 = [B3, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
+    for name in [TRACEPARENT, TRACESTATE].into_iter().chain(b3) {
+        map.remove(name);
+    }
 }
 
 /// The only value of a header; `None` where there is none, or more than one.

@@ -187,6 +187,7 @@ impl Snapshot {
             || self.egress != next.egress
             || self.vouched != next.vouched
             || self.revocations != next.revocations
+            || !next.serves_as(self)
         {
             next.policy_revision += 1;
         }

@@ -14,6 +14,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::access::Caller;
 use policy::fault::Selection;
+use policy::gateway::client_network;
 use policy::http_match::RequestFacts;
 use policy::limit::offered::Offered;
 use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
@@ -409,7 +410,7 @@ impl PortGuard {
             LimitKey::ClientAddress => match arrival.client {
                 Some(client) => Key::Header {
                     caller: caller(),
-                    value: self.seed.hash_one(client),
+                    value: self.seed.hash_one(client_network(client)),
                 },
                 None => Key::Caller(caller()),
             },

@@ -124,11 +124,13 @@ impl Connection {
         }
     }
 
-    /// Whether what went out of the mesh on it may still go there.
+    /// Whether what goes out of the mesh on it may still go there, and what came in at a listener
+    /// still come.
     pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        match &self.outside {
-            Some(outside) => outside.may_go_on(snapshot, self.addr),
-            None => Ok(()),
+        match (&self.outside, self.edge()) {
+            (Some(outside), _) => outside.may_go_on(snapshot, self.addr),
+            (None, Some(edge)) => edge.may_go_on(snapshot),
+            (None, None) => Ok(()),
         }
     }
 

@@ -15,9 +15,11 @@ use http::uri::Scheme as UriScheme;
 use http::{HeaderValue, Uri, Version};
 use policy::gateway::{Listener, ListenerProtocol};
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use policy::route::edits::Scheme;
 
-use crate::config::gateway::ServedGateway;
+use crate::config::gateway::{GatewayConfig, ServedGateway};
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::{CLIENT_ADDRESS, name_authority};
@@ -41,6 +43,9 @@ pub struct Edge {
     /// The other end of the connection.
     pub client: IpAddr,
     pub enters: Enters,
+    /// Whether traces go on here that its requests belong to. Clients outside would decide by them
+    /// what the mesh records.
+    pub continues_traces: bool,
 }
 
 /// The address of the client that the Gateway believes, in the extensions of a request.
@@ -73,6 +78,35 @@ impl Edge {
         found.filter(|listener| listener.protocol == self.protocol)
     }
 
+    /// Whether what is carried that is no request any more may go on: only as long as its listener
+    /// is there, and a certificate where that needs one.
+    pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        let gateway = snapshot.gateway.as_deref();
+        if gateway.is_some_and(|gateway| self.is_served(gateway)) {
+            return Ok(());
+        }
+        let gone = "its listener is gone, or the certificate of that";
+        Err(Failure::refused(Reason::NoRoute, gone))
+    }
+
+    fn is_served(&self, gateway: &GatewayConfig) -> bool {
+        let Some(served) = gateway.served.as_deref() else {
+            return false;
+        };
+        if self.protocol == ListenerProtocol::Http {
+            // All listeners of the port share its connections.
+            let mut all = served.gateway.listeners.iter();
+            return all
+                .any(|one| (one.target_port, one.protocol) == (self.target_port, self.protocol));
+        }
+        let is_certified = |listener: &Listener| {
+            let mut names = listener.certificates.iter();
+            self.protocol != ListenerProtocol::Https
+                || names.any(|name| gateway.certificates.contains_key(name))
+        };
+        self.listener(served).is_some_and(is_certified)
+    }
+
     /// A request has come.
     ///
     /// # Errors
@@ -82,15 +116,21 @@ impl Edge {
         let client = (self.enters)(&mut received.parts)?;
         let parts = &mut received.parts;
         parts.extensions.insert(ClientAddress(client));
-        // It has no meaning behind this proxy, and some servers take no other than theirs.
-        if parts.uri.scheme() == Some(&UriScheme::HTTPS) {
-            let mut uri = parts.uri.clone().into_parts();
-            uri.scheme = Some(UriScheme::HTTP);
-            if let Ok(uri) = Uri::from_parts(uri) {
-                parts.uri = uri;
-            }
-        }
+        leave_scheme(parts);
         Ok(())
+    }
+}
+
+/// The scheme has no meaning behind this proxy: clients of HTTP/2 write whatever they like, and some
+/// servers take no other than theirs.
+fn leave_scheme(parts: &mut Parts) {
+    let scheme = parts.uri.scheme();
+    if scheme.is_some_and(|scheme| *scheme != UriScheme::HTTP) {
+        let mut uri = parts.uri.clone().into_parts();
+        uri.scheme = Some(UriScheme::HTTP);
+        if let Ok(uri) = Uri::from_parts(uri) {
+            parts.uri = uri;
+        }
     }
 }
 
@@ -178,6 +218,18 @@ mod tests {
         let mut upgrade = parts(one, "/", &[HOST]);
         speak(&mut upgrade, Http2, true);
         assert_eq!(upgrade.version, one);
+    }
+
+    #[test]
+    fn scheme_of_client_is_not_passed_on() {
+        for scheme in ["http", "https", "ftp", "x-custom"] {
+            let mut parts = parts(Version::HTTP_2, &format!("{scheme}://web.shop/a?b"), &[]);
+            leave_scheme(&mut parts);
+            assert_eq!(parts.uri.to_string(), "http://web.shop/a?b");
+        }
+        let mut parts = parts(Version::HTTP_11, "/a?b", &[]);
+        leave_scheme(&mut parts);
+        assert_eq!(parts.uri.to_string(), "/a?b");
     }
 
     #[test]

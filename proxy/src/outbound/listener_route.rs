@@ -9,12 +9,15 @@
 
 use std::sync::Arc;
 
-use policy::egress::host_name;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue};
+use policy::egress::{host_name, is_address_host};
 use policy::gateway::ListenerProtocol;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::route::edits::Actions;
 use policy::route::{Backend, Forward, Rule, choose};
 use policy::sticky::Key;
 
@@ -28,6 +31,14 @@ use crate::outbound::edits::{Unsent, cross_origin};
 use crate::outbound::route::Route;
 use crate::outbound::route_query::{RouteQuery, refused as refused_by_rule};
 use crate::outbound::tenant::{self, Tenant};
+
+/// A request as the edits of its rule leave it: that is what the Service behind it is asked, so
+/// splits and policies of the Service decide about that.
+struct Edited {
+    headers: HeaderMap,
+    /// Path and query.
+    target: String,
+}
 
 /// Where a call goes that came in so: `request` is its head and the host that it names, and `None`
 /// of opaque bytes. `pod`: the own one.
@@ -51,6 +62,13 @@ pub(super) fn find(
     let backend = match &rule.then {
         Forward::Split(backends) => choose(backends, rand::random()),
         Forward::Redirect(redirect) => {
+            if let Some((_, None)) = request
+                && redirect.host.is_none()
+            {
+                // The address that was called is the pod's, which no client outside learns.
+                let detail = "the request names no host, and the rule redirects to that; send Host";
+                return Err(Failure::refused(Reason::BadRequest, detail).into());
+            }
             return Err(Unsent::Redirected {
                 redirect: Arc::clone(redirect),
                 by: Some(origin.clone()),
@@ -85,7 +103,13 @@ fn of_request<'a>(
     facts: &RequestFacts<'_>,
     host: Option<&str>,
 ) -> Result<&'a Rule<Forward>, Failure> {
-    let host = host.and_then(host_name);
+    let sent = host;
+    let host = sent.and_then(host_name);
+    if host.is_none() && sent.is_some_and(|sent| !is_address_host(sent)) {
+        // It would be served as of no host, and its application may read one in it.
+        let detail = "the Host of the request is neither a name nor an address";
+        return Err(Failure::refused(Reason::BadRequest, detail));
+    }
     let named = served.gateway.listener(edge.target_port, host.as_deref());
     let Some(named) = named else {
         return Err(no_route(served, "no listener at this port is for the host"));
@@ -126,7 +150,15 @@ fn to_backend(
 ) -> Result<Route, Unsent> {
     let (id, port) = (&backend.service, backend.port);
     let name = wire::names::service(&id.namespace, &id.name, port);
-    let Some(service) = snapshot.services.get(&*name) else {
+    let service = snapshot.services.get(&*name);
+    let decides = !snapshot.policies.is_empty()
+        || service.is_some_and(|service| !service.routes.rules.is_empty());
+    let actions = backend.actions.as_deref().filter(|_| decides);
+    let edited = actions.zip(facts).and_then(Edited::of);
+    let asked = edited.as_ref().zip(facts);
+    let asked = asked.map(|(edited, came)| edited.facts(came));
+    let facts = asked.as_ref().or(facts);
+    let Some(service) = service else {
         return Ok(to_endpoints(snapshot, backend, (&name, facts)));
     };
     let tenant = tenant::of(snapshot, &name, facts, pod);
@@ -155,6 +187,41 @@ fn to_backend(
     };
     route.speaks = Some(service.protocol);
     Ok(route)
+}
+
+impl Edited {
+    /// `None`: it stays as it came.
+    fn of((actions, came): (&Actions, &RequestFacts<'_>)) -> Option<Self> {
+        let mut all = actions.edits.iter();
+        if !all.any(|one| one.rewrite.is_some() || !one.request.is_empty()) {
+            return None;
+        }
+        let mut headers = came.headers.clone();
+        actions.edit_request(&mut headers);
+        let host = actions.host();
+        if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+            headers.insert(HOST, host);
+        }
+        let sent = match came.query {
+            Some(query) => format!("{}?{query}", came.path),
+            None => came.path.to_owned(),
+        };
+        let target = actions.path_and_query(&sent).into_owned();
+        Some(Self { headers, target })
+    }
+
+    fn facts<'a>(&'a self, came: &RequestFacts<'a>) -> RequestFacts<'a> {
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.target, None),
+        };
+        RequestFacts {
+            method: came.method,
+            path,
+            query,
+            headers: &self.headers,
+        }
+    }
 }
 
 /// The same where nothing is known of the Service but its endpoints.

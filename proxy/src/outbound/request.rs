@@ -172,11 +172,15 @@ fn receive(
             return Err(rejected);
         }
     };
-    if let Some(edge) = connection.edge()
-        && let Err(failure) = edge.enter(&mut received)
-    {
-        let parts = Box::new(received.parts);
-        return Err(Rejected { failure, parts });
+    if let Some(edge) = connection.edge() {
+        if let Err(failure) = edge.enter(&mut received) {
+            let parts = Box::new(received.parts);
+            return Err(Rejected { failure, parts });
+        }
+        if !edge.continues_traces {
+            let tracer = &connection.proxy.telemetry.tracer;
+            tracer.leave(&mut received.parts.headers);
+        }
     }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);

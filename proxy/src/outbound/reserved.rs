@@ -1,20 +1,24 @@
 //! What clients outside the mesh learn of a refusal: its reason, and no names or addresses of what
-//! lies inside. Those stand in the access log, and `weft explain` prints them.
+//! lies inside. Those stand in the access log, and `weft explain` prints them. Nor do headers of the
+//! mesh name any.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use policy::reason::Reason;
 
 use crate::http::body::{Body, BoxError};
 use crate::http::grpc::is_grpc;
-use crate::http::headers::DEGRADED;
+use crate::http::headers::{DEGRADED, FAULT, FIXED_RESPONSE, ROUTED_TO};
 use crate::http::refusal::reason_in;
+
+/// In [`DEGRADED`]: a Service answered in place of the one that was called, whichever.
+const A_SERVICE: &str = "service";
 
 /// A body of one text in place of another one, which still comes to its end: whatever counts it
 /// takes anything else for a client that left.
@@ -26,7 +30,8 @@ struct InPlaceOf {
 
 /// The answer to a client outside. What is no refusal stays as it is, and so do refusals that say
 /// what is wrong with the request itself.
-pub(super) fn without_detail(answer: Response<Body>) -> Response<Body> {
+pub(super) fn without_detail(mut answer: Response<Body>) -> Response<Body> {
+    name_nothing(answer.headers_mut());
     let map = answer.headers();
     let reason = reason_in(map).filter(|_| !map.contains_key(DEGRADED) && !is_grpc(map));
     let of_request = [Reason::BadRequest, Reason::NoRoute, Reason::Misdirected];
@@ -39,6 +44,17 @@ pub(super) fn without_detail(answer: Response<Body>) -> Response<Body> {
     let length = HeaderValue::from(text.len());
     parts.headers.insert(CONTENT_LENGTH, length);
     Response::from_parts(parts, InPlaceOf { detailed, text }.boxed_unsync())
+}
+
+/// Objects of the mesh are named to callers inside alone.
+fn name_nothing(map: &mut HeaderMap) {
+    map.remove(FAULT);
+    map.remove(ROUTED_TO);
+    if let Some(degraded) = map.get_mut(DEGRADED)
+        && degraded != FIXED_RESPONSE
+    {
+        *degraded = HeaderValue::from_static(A_SERVICE);
+    }
 }
 
 impl HttpBody for InPlaceOf {
@@ -120,5 +136,20 @@ mod tests {
         map.insert(REASON, HeaderValue::from_static("no-endpoint"));
         map.insert(DEGRADED, HeaderValue::from_static("fixed-response"));
         assert_eq!(learnt(fixed).await, "come back later");
+    }
+
+    #[test]
+    fn headers_name_no_object_to_clients_outside() {
+        for (degraded, learnt) in [("shop/static", "service"), ("response", "response")] {
+            let mut answer = Response::new(text("hello"));
+            let map = answer.headers_mut();
+            map.insert(FAULT, HeaderValue::from_static("shop/slow"));
+            map.insert(ROUTED_TO, HeaderValue::from_static("shop/next"));
+            map.insert(DEGRADED, HeaderValue::from_static(degraded));
+            let answer = without_detail(answer);
+            let map = answer.headers();
+            assert_eq!(map.len(), 1, "{map:?}");
+            assert_eq!(map[DEGRADED], learnt);
+        }
     }
 }

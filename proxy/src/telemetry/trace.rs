@@ -160,6 +160,14 @@ impl Tracer {
         }
     }
 
+    /// A request comes from where nothing is believed: where traces are recorded, none goes on with
+    /// it, and whether one begins is decided here.
+    pub(crate) fn leave(&self, map: &mut HeaderMap) {
+        if self.on.load(Relaxed) {
+            context::remove(map);
+        }
+    }
+
     fn may_begin(&self) -> bool {
         let mut rate = self.rate.lock();
         let rate = rate.as_mut();

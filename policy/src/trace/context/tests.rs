@@ -355,3 +355,20 @@ fn trace_headers_are_kept_out_of_compression_tables() {
         );
     }
 }
+
+#[test]
+fn message_without_its_trace_keeps_other_headers() {
+    let mut headers = map(&[
+        ("traceparent", W3C),
+        ("tracestate", "a=1"),
+        ("b3", "1"),
+        ("x-b3-traceid", "8448eb211c80319c"),
+        ("x-b3-spanid", "b7ad6b7169203331"),
+        ("x-b3-parentspanid", "b7ad6b7169203331"),
+        ("x-b3-sampled", "1"),
+        ("x-b3-flags", "1"),
+        ("baggage", "user=1"),
+    ]);
+    remove(&mut headers);
+    assert_eq!(headers, map(&[("baggage", "user=1")]));
+}

@@ -48,6 +48,12 @@ impl Snapshot {
         }
     }
 
+    /// Whether both have the same listeners and certificates.
+    pub(super) fn serves_as(&self, before: &Self) -> bool {
+        let held = |of: &Self| of.gateway.as_ref().map(Arc::as_ptr);
+        held(self) == held(before)
+    }
+
     fn own_gateway(&mut self) -> Result<&mut GatewayConfig, String> {
         let gateway = self.gateway.as_mut();
         gateway
@@ -144,6 +150,8 @@ mod tests {
         };
         let first = certified(&held);
         assert!(first.is_some());
+        // Open connections look again whether they may go on.
+        assert_ne!(held.policy_revision, before.policy_revision);
         let other = certificate("shop.example");
         let mut bad = certificate("shop.example");
         bad.key.clone_from(&other.key);
@@ -153,6 +161,7 @@ mod tests {
         assert_eq!(certified(&kept), first);
         let (none, _) = kept.after(batch(Vec::new(), vec![name.clone()]), &registry);
         assert_eq!(certified(&none), None);
+        assert_ne!(none.policy_revision, kept.policy_revision);
         // Nothing that prints the configuration prints a key.
         let printed = format!("{held:?}");
         assert!(
