@@ -175,28 +175,25 @@ impl Driven {
             addresses: addresses(&service),
         }
     }
+}
 
-    /// Takes the objects of a Gateway away.
-    ///
-    /// # Errors
-    /// When one cannot be read or deleted.
-    pub(super) async fn remove(
-        &self,
-        client: &Client,
-        key: &ObjectKey,
-        report: &ObjectReport,
-    ) -> Result<(), kube::Error> {
-        let Ok(name) = objects::name(&key.name) else {
-            return Ok(());
-        };
-        // The Service first: no call comes any more then.
-        for part in Part::ALL.into_iter().rev() {
-            if self.applied.contains_key(&part) {
-                apply::remove(client, part, (&*key.namespace, name.as_str()), &report.uid).await?;
-            }
-        }
-        Ok(())
+/// Takes the objects away that were made for the Gateway of this uid, whichever replica made them.
+///
+/// # Errors
+/// When one cannot be read or deleted.
+pub(super) async fn remove(
+    client: &Client,
+    gateway: &ObjectKey,
+    uid: &str,
+) -> Result<(), kube::Error> {
+    let Ok(name) = objects::name(&gateway.name) else {
+        return Ok(());
+    };
+    // The Service first: no call comes any more then.
+    for part in Part::ALL.into_iter().rev() {
+        apply::remove(client, part, (&*gateway.namespace, name.as_str()), uid).await?;
     }
+    Ok(())
 }
 
 /// What the ConfigMap says that the Gateway names. The inner error is why it cannot be used.
