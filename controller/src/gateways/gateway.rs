@@ -160,8 +160,12 @@ impl Driven {
                     return Made::Failed(format!("{kind} {name} is being deleted"));
                 }
                 Err(error) => {
-                    let kind = part.kind();
-                    return Made::Failed(format!("{kind} {name} cannot be written: {error}"));
+                    let why = format!("{} {name} cannot be written: {error}", part.kind());
+                    return if is_refusal(&error) {
+                        Made::Failed(why)
+                    } else {
+                        Made::Unknown(why)
+                    };
                 }
             };
             match part {
@@ -284,11 +288,12 @@ async fn write(
         return Ok(false);
     }
     let is_new_here = around.started.elapsed() < RECONNECT;
+    let is_unknown = matches!(made, Made::Unknown(_));
     let programmed = match was_programmed(&live, report.generation) {
-        Some(before) if is_new_here && programmed.reason == "Pending" => before,
+        Some(before) if (is_new_here || is_unknown) && programmed.reason == "Pending" => before,
         _ => programmed,
     };
-    let is_settled = programmed.status || !accepted.status;
+    let is_settled = !is_unknown && (programmed.status || !accepted.status);
     let status = GatewayStatus {
         generation: report.generation,
         accepted,
@@ -304,6 +309,17 @@ async fn write(
         put(&api, &key.name, &live, &status).await?;
     }
     Ok(is_settled)
+}
+
+/// Whether the API server has decided so, and will again: neither it nor what it calls has failed, and
+/// no other client was in the way.
+fn is_refusal(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            !status.is_conflict() && status.code != 429 && (400..500).contains(&status.code)
+        }
+        _ => false,
+    }
 }
 
 /// The condition of this generation as it stands, where it says that the Gateway is programmed.

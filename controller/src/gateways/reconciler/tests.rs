@@ -431,6 +431,23 @@ async fn gateway_of_another_class_loses_its_objects() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn gateway_stays_programmed_while_api_server_fails() {
+    let mut bench = Bench::start(&gateway(1, &json!({}))).await;
+    bench.becomes_available().await;
+    sleep(2 * EVERY).await;
+    bench.is("Programmed", "True", "Programmed");
+    let mut wrong = bench.read(SERVICE);
+    wrong["spec"]["selector"] = json!({"app": "other"});
+    bench.api.put(SERVICE, wrong);
+    bench.writes();
+    bench.api.lose_answers(1);
+    sleep(2 * EVERY).await;
+    let mut paths = bench.writes().into_iter().map(|(_, path)| path);
+    assert_eq!(paths.next().as_deref(), Some(SERVICE));
+    assert_eq!(paths.next(), None, "its status stays");
+}
+
 /// A class that is made anew is the same class, and the address of a load balancer would not be.
 #[tokio::test(start_paused = true)]
 async fn gateway_keeps_objects_while_its_class_is_gone() {
