@@ -251,6 +251,7 @@ pub fn attach(
 ) -> Result<Vec<Attached>, Detached> {
     let mut why = Detached::NoMatchingParent;
     let mut attached = Vec::new();
+    let own = hosts_of(route);
     for (nth, (listener, state)) in gateway.listeners.iter().zip(states).enumerate() {
         let is_meant = parent.port.is_none_or(|port| port == listener.port)
             && parent
@@ -272,7 +273,7 @@ pub fn attach(
             why = why.max(Detached::NotAllowedByListeners);
             continue;
         }
-        let hostnames = common_hosts(route, listener.hostname.as_ref());
+        let hostnames = common_hosts(own.as_deref(), listener.hostname.as_ref());
         if hostnames.is_empty() {
             why = why.max(Detached::NoMatchingListenerHostname);
             continue;
@@ -289,18 +290,28 @@ pub fn attach(
     }
 }
 
-/// The hosts that both a route and a listener are for; empty where they have none in common. What
-/// is no hostname is for no host.
-fn common_hosts(route: &Route, listener: Option<&HostPattern>) -> Vec<Option<HostPattern>> {
-    if route.kind == RouteKind::Tcp || route.hostnames.is_empty() {
-        return vec![listener.cloned()];
-    }
-    let mut common = Vec::new();
+/// The hosts that a route names; `None`: it is for every host. What is no hostname is for no host.
+fn hosts_of(route: &Route) -> Option<Vec<HostPattern>> {
     let named = route.hostnames.iter();
-    for own in named.filter_map(|raw| raw.parse::<HostPattern>().ok()) {
+    let named = named.filter_map(|raw| raw.parse::<HostPattern>().ok());
+    let is_for_all = route.kind == RouteKind::Tcp || route.hostnames.is_empty();
+    (!is_for_all).then(|| named.collect())
+}
+
+/// The hosts that both a route, by what it names, and a listener are for; empty where they have none
+/// in common.
+fn common_hosts(
+    own: Option<&[HostPattern]>,
+    listener: Option<&HostPattern>,
+) -> Vec<Option<HostPattern>> {
+    let Some(own) = own else {
+        return vec![listener.cloned()];
+    };
+    let mut common = Vec::new();
+    for own in own {
         let both = match listener {
-            None => Some(own),
-            Some(listener) => intersection(listener, &own),
+            None => Some(own.clone()),
+            Some(listener) => intersection(listener, own),
         };
         if both.is_some() && !common.contains(&both) {
             common.push(both);
