@@ -27,12 +27,18 @@ fn class() -> Value {
 }
 
 fn gateway(certificate: &Value) -> Value {
+    let one = json!([certificate]);
+    let all = if certificate.is_array() {
+        certificate
+    } else {
+        &one
+    };
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
         "metadata": {"name": "web", "namespace": "edge", "uid": "web", "generation": 1},
         "spec": {"gatewayClassName": "weft-a", "listeners": [{
             "name": "https", "port": 443, "protocol": "HTTPS",
-            "tls": {"certificateRefs": [certificate]},
+            "tls": {"certificateRefs": all},
         }]},
     })
 }
@@ -68,7 +74,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A controller that runs Gateways in `edge`, with one that names this certificate.
+    /// A controller that runs Gateways in `edge`, with one that names this certificate, or these.
     fn start(certificate: &Value) -> Self {
         let (api, ready) = (FakeApi::default(), Ready::new());
         api.put(&format!("{API}/gatewayclasses/weft-a"), class());
@@ -175,6 +181,21 @@ async fn certificate_stays_while_api_server_fails() {
     sleep(3 * EVERY).await;
     assert!(bench.certificates.get(&key).is_some());
     bench.becomes(&key, is_usable).await;
+}
+
+/// Pods that come to it would lose those that it has not read.
+#[tokio::test(start_paused = true)]
+async fn replica_is_ready_with_hundreds_of_certificates_read() {
+    const MANY: usize = 1000;
+    let named = (0..MANY).map(|n| json!({"name": format!("tls-{n}-a")}));
+    let mut bench = Bench::start(&named.collect());
+    bench.ready.wait().await;
+    let are_read = |compiled: &Option<Arc<Compiled>>| {
+        let compiled = compiled.as_ref();
+        compiled.is_some_and(|one| one.world.listener_certificates.len() == MANY)
+    };
+    let found = timeout(Duration::from_secs(2), bench.latest.wait_for(are_read)).await;
+    assert!(found.is_ok(), "not all of them");
 }
 
 #[tokio::test(start_paused = true)]
