@@ -67,8 +67,9 @@ pub enum ListenerReason {
 pub struct Attached {
     /// Place of the listener in the Gateway.
     pub listener: usize,
-    /// The hosts that the route is for there, each once; `None` among them: every host.
-    pub hostnames: Vec<Option<HostPattern>>,
+    /// The hosts that the route is for there, each once; `None` among them: every host. Listeners that
+    /// take nothing away share them.
+    pub hostnames: Arc<[Option<HostPattern>]>,
 }
 
 /// Why a reference attaches a route to no listener, the furthest that one came.
@@ -273,7 +274,7 @@ pub fn attach(
             why = why.max(Detached::NotAllowedByListeners);
             continue;
         }
-        let hostnames = common_hosts(own.as_deref(), listener.hostname.as_ref());
+        let hostnames = common_hosts(&own, listener.hostname.as_ref());
         if hostnames.is_empty() {
             why = why.max(Detached::NoMatchingListenerHostname);
             continue;
@@ -290,34 +291,45 @@ pub fn attach(
     }
 }
 
-/// The hosts that a route names; `None`: it is for every host. What is no hostname is for no host.
-fn hosts_of(route: &Route) -> Option<Vec<HostPattern>> {
-    let named = route.hostnames.iter();
-    let named = named.filter_map(|raw| raw.parse::<HostPattern>().ok());
-    let is_for_all = route.kind == RouteKind::Tcp || route.hostnames.is_empty();
-    (!is_for_all).then(|| named.collect())
+/// The hosts that a route is for, each once. What is no hostname is for no host.
+fn hosts_of(route: &Route) -> Arc<[Option<HostPattern>]> {
+    if route.kind == RouteKind::Tcp || route.hostnames.is_empty() {
+        return vec![None].into();
+    }
+    let mut own = Vec::new();
+    for raw in &route.hostnames {
+        let one = raw.parse::<HostPattern>().ok();
+        if one.is_some() && !own.contains(&one) {
+            own.push(one);
+        }
+    }
+    own.into()
 }
 
-/// The hosts that both a route, by what it names, and a listener are for; empty where they have none
-/// in common.
+/// The hosts that both a route, which is for these, and a listener are for; empty where they have
+/// none in common.
 fn common_hosts(
-    own: Option<&[HostPattern]>,
+    own: &Arc<[Option<HostPattern>]>,
     listener: Option<&HostPattern>,
-) -> Vec<Option<HostPattern>> {
-    let Some(own) = own else {
-        return vec![listener.cloned()];
+) -> Arc<[Option<HostPattern>]> {
+    let Some(listener) = listener else {
+        return Arc::clone(own);
     };
     let mut common = Vec::new();
-    for own in own {
-        let both = match listener {
-            None => Some(own.clone()),
-            Some(listener) => intersection(listener, own),
+    for one in own.iter() {
+        let both = match one {
+            None => Some(listener.clone()),
+            Some(one) => intersection(listener, one),
         };
         if both.is_some() && !common.contains(&both) {
             common.push(both);
         }
     }
-    common
+    if common.as_slice() == &**own {
+        Arc::clone(own)
+    } else {
+        common.into()
+    }
 }
 
 /// The hosts that two patterns are both for.

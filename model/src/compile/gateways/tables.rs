@@ -6,7 +6,7 @@
 //! pods off from the controller, and each pod holds all expressions compiled: the youngest routes
 //! beyond a bound do not decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gateway_api::route::RouteKind;
@@ -49,7 +49,8 @@ pub(super) struct ListenerTable {
 /// A route at a listener, with its hosts there.
 struct Placed {
     nth: usize,
-    hostnames: BTreeSet<Option<HostPattern>>,
+    /// Each once.
+    hostnames: Arc<[Option<HostPattern>]>,
 }
 
 /// Bytes of routes.
@@ -133,15 +134,17 @@ pub(super) fn tables(
 }
 
 /// The listeners at which a route decides so far, with its hosts there.
-fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> {
-    let mut places: BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> = BTreeMap::new();
+fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), Arc<[Option<HostPattern>]>> {
+    let mut places = BTreeMap::new();
     for reference in &candidate.references {
         for one in &reference.attached {
             if reference.lost.contains_key(&one.listener) {
                 continue;
             }
-            let here = places.entry((reference.gateway, one.listener)).or_default();
-            here.extend(one.hostnames.iter().cloned());
+            // By whichever reference it is there, its hosts are the same.
+            places
+                .entry((reference.gateway, one.listener))
+                .or_insert_with(|| Arc::clone(&one.hostnames));
         }
     }
     places
@@ -158,7 +161,7 @@ const fn cost(resolved: &Resolved) -> Cost {
 fn by_host(here: &[Placed]) -> BTreeMap<&Option<HostPattern>, Vec<usize>> {
     let mut hosts: BTreeMap<&Option<HostPattern>, Vec<usize>> = BTreeMap::new();
     for one in here {
-        for hostname in &one.hostnames {
+        for hostname in one.hostnames.iter() {
             hosts.entry(hostname).or_default().push(one.nth);
         }
     }
@@ -194,7 +197,7 @@ impl<'a> Growth<'a> {
         let own = costs[one.nth];
         // Hosts that had one table have one again.
         let mut next: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-        for hostname in &one.hostnames {
+        for hostname in one.hostnames.iter() {
             let before = self.hosts.get(hostname).copied();
             let tables = &mut self.tables;
             let after = *next.entry(before).or_insert_with(|| {
@@ -343,6 +346,8 @@ fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// What a listener with these routes takes, counted at once.
