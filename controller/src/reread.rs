@@ -73,9 +73,9 @@ impl Schedule {
         }
     }
 
-    /// Whether it is still wanted.
-    pub(crate) fn wants(&self, key: &ObjectKey) -> bool {
-        self.due.contains_key(key)
+    /// All that are wanted.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.due.keys()
     }
 }
 
