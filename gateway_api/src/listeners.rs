@@ -325,7 +325,7 @@ fn common_hosts(
             common.push(both);
         }
     }
-    if common.as_slice() == &**own {
+    if *common == **own {
         Arc::clone(own)
     } else {
         common.into()
