@@ -23,6 +23,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
+use model::compiled::Compiled;
 use model::published::{EncodedResource, SharedResources};
 use model::world::collect::Step;
 use model::world::{
@@ -45,6 +46,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a replica that starts waits for its first reads: pods of Gateways that come to it
 /// before would lose the certificates that another replica has sent them.
 const FIRST_READS: Duration = Duration::from_secs(10);
+/// Between two of them, so that two thousand certificates are read within that time.
+const FIRST_PACE: Duration = Duration::from_millis(5);
 
 /// The certificates that Gateways serve, by Secret. Clones are the same.
 #[derive(Clone, Default)]
@@ -103,32 +106,31 @@ type Inputs = (
 );
 
 impl Follower {
-    /// Follows until the process ends. `hold` is released with the first reads.
+    /// Follows until the process ends. `hold` is released once the model knows the first reads.
     pub(crate) async fn follow(mut self, hold: Hold) {
         let (mut hold, started) = (Some(hold), Instant::now());
         let mut schedule = Schedule::default();
-        let mut unread: BTreeSet<ObjectKey> = BTreeSet::new();
         let mut inputs: Option<Inputs> = None;
         let mut paced = Instant::now();
         loop {
             let compiled = self.latest.borrow_and_update().clone();
-            let is_compiled = compiled.is_some();
-            let news = compiled.filter(|compiled| {
+            let news = compiled.as_ref().filter(|compiled| {
                 let known = inputs.as_ref();
                 known.is_none_or(|known| !is_same(known, &compiled.world))
             });
             if let Some(compiled) = news {
                 inputs = Some(inputs_of(&compiled.world));
                 let wanted = compiled.world.listener_secrets(&self.namespaces);
-                let new = wanted.iter().filter(|key| !schedule.wants(key));
-                unread.extend(new.cloned());
                 for key in schedule.want(wanted, Instant::now()) {
-                    unread.remove(&key);
                     self.withdraw(key).await;
                 }
             }
             let late = Instant::now() >= started + FIRST_READS;
-            if hold.is_some() && (is_compiled && unread.is_empty() || late) {
+            let is_known = |compiled: &Arc<Compiled>| {
+                let known = &compiled.world.listener_certificates;
+                schedule.wanted().all(|key| known.contains_key(key))
+            };
+            if hold.is_some() && (late || compiled.as_ref().is_some_and(is_known)) {
                 info!(late, "first certificates of Gateways are read");
                 hold = None;
             }
@@ -150,10 +152,9 @@ impl Follower {
             let Some(key) = schedule.take_due(Instant::now()) else {
                 continue;
             };
-            paced = Instant::now() + PACE;
-            if self.read(&key).await {
-                unread.remove(&key);
-            } else {
+            let pace = if hold.is_some() { FIRST_PACE } else { PACE };
+            paced = Instant::now() + pace;
+            if !self.read(&key).await {
                 schedule.set_due(&key, Instant::now() + AGAIN);
             }
         }

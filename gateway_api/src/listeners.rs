@@ -67,8 +67,9 @@ pub enum ListenerReason {
 pub struct Attached {
     /// Place of the listener in the Gateway.
     pub listener: usize,
-    /// The hosts that the route is for there, each once; `None` among them: every host.
-    pub hostnames: Vec<Option<HostPattern>>,
+    /// The hosts that the route is for there, each once; `None` among them: every host. Listeners that
+    /// take nothing away share them.
+    pub hostnames: Arc<[Option<HostPattern>]>,
 }
 
 /// Why a reference attaches a route to no listener, the furthest that one came.
@@ -251,6 +252,7 @@ pub fn attach(
 ) -> Result<Vec<Attached>, Detached> {
     let mut why = Detached::NoMatchingParent;
     let mut attached = Vec::new();
+    let own = hosts_of(route);
     for (nth, (listener, state)) in gateway.listeners.iter().zip(states).enumerate() {
         let is_meant = parent.port.is_none_or(|port| port == listener.port)
             && parent
@@ -272,7 +274,7 @@ pub fn attach(
             why = why.max(Detached::NotAllowedByListeners);
             continue;
         }
-        let hostnames = common_hosts(route, listener.hostname.as_ref());
+        let hostnames = common_hosts(&own, listener.hostname.as_ref());
         if hostnames.is_empty() {
             why = why.max(Detached::NoMatchingListenerHostname);
             continue;
@@ -289,24 +291,45 @@ pub fn attach(
     }
 }
 
-/// The hosts that both a route and a listener are for; empty where they have none in common. What
-/// is no hostname is for no host.
-fn common_hosts(route: &Route, listener: Option<&HostPattern>) -> Vec<Option<HostPattern>> {
+/// The hosts that a route is for, each once. What is no hostname is for no host.
+fn hosts_of(route: &Route) -> Arc<[Option<HostPattern>]> {
     if route.kind == RouteKind::Tcp || route.hostnames.is_empty() {
-        return vec![listener.cloned()];
+        return vec![None].into();
     }
+    let mut own = Vec::new();
+    for raw in &route.hostnames {
+        let one = raw.parse::<HostPattern>().ok();
+        if one.is_some() && !own.contains(&one) {
+            own.push(one);
+        }
+    }
+    own.into()
+}
+
+/// The hosts that both a route, which is for these, and a listener are for; empty where they have
+/// none in common.
+fn common_hosts(
+    own: &Arc<[Option<HostPattern>]>,
+    listener: Option<&HostPattern>,
+) -> Arc<[Option<HostPattern>]> {
+    let Some(listener) = listener else {
+        return Arc::clone(own);
+    };
     let mut common = Vec::new();
-    let named = route.hostnames.iter();
-    for own in named.filter_map(|raw| raw.parse::<HostPattern>().ok()) {
-        let both = match listener {
-            None => Some(own),
-            Some(listener) => intersection(listener, &own),
+    for one in own.iter() {
+        let both = match one {
+            None => Some(listener.clone()),
+            Some(one) => intersection(listener, one),
         };
         if both.is_some() && !common.contains(&both) {
             common.push(both);
         }
     }
-    common
+    if *common == **own {
+        Arc::clone(own)
+    } else {
+        common.into()
+    }
 }
 
 /// The hosts that two patterns are both for.

@@ -12,7 +12,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::objects::{MANAGER, Part, Wanted, covers, is_owned, object};
+use super::objects::{MANAGER, Part, Wanted, covers, is_left_behind, is_owned, object};
 use crate::settings::gateways::GatewaySettings;
 
 /// What was found, and done about it.
@@ -57,7 +57,8 @@ pub(super) async fn apply(
         });
     };
     if !is_owned(&live, &wanted.uid) {
-        return Ok(Applied::Taken);
+        let goes = is_left_behind(&live, wanted);
+        return Ok(if goes { Applied::Going } else { Applied::Taken });
     }
     if !live["metadata"]["deletionTimestamp"].is_null() {
         return Ok(Applied::Going);

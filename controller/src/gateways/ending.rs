@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use gateway_api::gateway::GatewaySpec;
+use gateway_api::grants::Grants;
 use k8s_openapi::jiff::Timestamp;
 use model::world::{ListenerCertificateFacts, ObjectKey, World};
 
@@ -11,10 +12,15 @@ use model::world::{ListenerCertificateFacts, ObjectKey, World};
 const SOON: i64 = 14 * 24 * 3600;
 
 /// One sentence for each certificate of this Gateway that ends within 14 days, or has ended. It
-/// names the day and not what is left, so that it stays the same.
+/// names the day and not what is left, so that it stays the same. Of a Secret that the Gateway may
+/// not name nothing is said: another Gateway may be allowed to.
 pub(super) fn soon(spec: &GatewaySpec, world: &World, now: Timestamp) -> Vec<String> {
+    let grants = Grants::new(world.grants.values().map(|facts| &*facts.grant));
     let named = spec.listeners.iter().flat_map(|one| &one.certificates);
-    let secrets: BTreeSet<ObjectKey> = named
+    let permitted = named.filter(|one| {
+        one.is_secret() && grants.allows_secret(&spec.namespace, &one.namespace, &one.name)
+    });
+    let secrets: BTreeSet<ObjectKey> = permitted
         .map(|one| ObjectKey {
             namespace: one.namespace.clone(),
             name: one.name.clone(),
@@ -47,35 +53,47 @@ mod tests {
 
     const DAY: i64 = 24 * 3600;
 
-    #[test]
-    fn certificates_are_reported_two_weeks_before_end() {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let certificate = |name: &str| CertificateRef {
+    /// A Gateway of namespace `edge`, of which two listeners name these Secrets.
+    fn naming<const N: usize>(secrets: [(&str, &str); N]) -> GatewaySpec {
+        let certificate = |(namespace, name): (&str, &str)| CertificateRef {
             path: String::new(),
             group: "".into(),
             kind: "Secret".into(),
-            namespace: "edge".into(),
+            namespace: namespace.into(),
             name: name.into(),
         };
-        let names = ["long", "soon", "over", "unknown"];
         let listener = Listener {
-            certificates: names.map(certificate).to_vec(),
+            certificates: secrets.map(certificate).to_vec(),
             ..Listener::default()
         };
-        let spec = GatewaySpec {
+        GatewaySpec {
+            namespace: "edge".into(),
             listeners: vec![listener.clone(), listener],
             ..GatewaySpec::default()
-        };
+        }
+    }
+
+    /// In which these Secrets were read, with the seconds that are left of each certificate.
+    fn world<const N: usize>(read: [(ObjectKey, i64); N], now: Timestamp) -> World {
         let mut collector = Collector::default();
-        for (name, left) in [("long", 15 * DAY), ("soon", 13 * DAY), ("over", -DAY)] {
+        for (secret, left) in read {
             let facts = ListenerCertificateFacts::Usable {
                 not_after: now.as_second() + left,
                 fingerprint: "f".into(),
             };
-            let step = Step::Applied(ObjectKey::new("edge", name), Some(facts));
+            let step = Step::Applied(secret, Some(facts));
             collector.listener_certificates.take(step);
         }
-        let texts = soon(&spec, &collector.world(), now);
+        collector.world()
+    }
+
+    #[test]
+    fn certificates_are_reported_two_weeks_before_end() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let spec = naming(["long", "soon", "over", "unknown"].map(|name| ("edge", name)));
+        let left = [("long", 15 * DAY), ("soon", 13 * DAY), ("over", -DAY)];
+        let read = left.map(|(name, left)| (ObjectKey::new("edge", name), left));
+        let texts = soon(&spec, &world(read, now), now);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert!(
             texts[0].contains("edge/over ended on 2027-01-14"),
@@ -85,5 +103,14 @@ mod tests {
             texts[1].contains("edge/soon ends on 2027-01-28"),
             "{texts:?}"
         );
+    }
+
+    /// It was read for a Gateway that may name it.
+    #[test]
+    fn secrets_without_grant_are_not_spoken_of() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let read = [(ObjectKey::new("theirs", "over"), -DAY)];
+        let texts = soon(&naming([("theirs", "over")]), &world(read, now), now);
+        assert!(texts.is_empty(), "{texts:?}");
     }
 }

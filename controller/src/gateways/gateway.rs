@@ -160,8 +160,12 @@ impl Driven {
                     return Made::Failed(format!("{kind} {name} is being deleted"));
                 }
                 Err(error) => {
-                    let kind = part.kind();
-                    return Made::Failed(format!("{kind} {name} cannot be written: {error}"));
+                    let why = format!("{} {name} cannot be written: {error}", part.kind());
+                    return if is_refusal(&error) {
+                        Made::Failed(why)
+                    } else {
+                        Made::Unknown(why)
+                    };
                 }
             };
             match part {
@@ -175,28 +179,25 @@ impl Driven {
             addresses: addresses(&service),
         }
     }
+}
 
-    /// Takes the objects of a Gateway away.
-    ///
-    /// # Errors
-    /// When one cannot be read or deleted.
-    pub(super) async fn remove(
-        &self,
-        client: &Client,
-        key: &ObjectKey,
-        report: &ObjectReport,
-    ) -> Result<(), kube::Error> {
-        let Ok(name) = objects::name(&key.name) else {
-            return Ok(());
-        };
-        // The Service first: no call comes any more then.
-        for part in Part::ALL.into_iter().rev() {
-            if self.applied.contains_key(&part) {
-                apply::remove(client, part, (&*key.namespace, name.as_str()), &report.uid).await?;
-            }
-        }
-        Ok(())
+/// Takes the objects away that were made for the Gateway of this uid, whichever replica made them.
+///
+/// # Errors
+/// When one cannot be read or deleted.
+pub(super) async fn remove(
+    client: &Client,
+    gateway: &ObjectKey,
+    uid: &str,
+) -> Result<(), kube::Error> {
+    let Ok(name) = objects::name(&gateway.name) else {
+        return Ok(());
+    };
+    // The Service first: no call comes any more then.
+    for part in Part::ALL.into_iter().rev() {
+        apply::remove(client, part, (&*gateway.namespace, name.as_str()), uid).await?;
     }
+    Ok(())
 }
 
 /// What the ConfigMap says that the Gateway names. The inner error is why it cannot be used.
@@ -287,11 +288,12 @@ async fn write(
         return Ok(false);
     }
     let is_new_here = around.started.elapsed() < RECONNECT;
+    let is_unknown = matches!(made, Made::Unknown(_));
     let programmed = match was_programmed(&live, report.generation) {
-        Some(before) if is_new_here && programmed.reason == "Pending" => before,
+        Some(before) if (is_new_here || is_unknown) && programmed.reason == "Pending" => before,
         _ => programmed,
     };
-    let is_settled = programmed.status || !accepted.status;
+    let is_settled = !is_unknown && (programmed.status || !accepted.status);
     let status = GatewayStatus {
         generation: report.generation,
         accepted,
@@ -307,6 +309,17 @@ async fn write(
         put(&api, &key.name, &live, &status).await?;
     }
     Ok(is_settled)
+}
+
+/// Whether the API server has decided so, and will again: neither it nor what it calls has failed, and
+/// no other client was in the way.
+fn is_refusal(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            !status.is_conflict() && status.code != 429 && (400..500).contains(&status.code)
+        }
+        _ => false,
+    }
 }
 
 /// The condition of this generation as it stands, where it says that the Gateway is programmed.

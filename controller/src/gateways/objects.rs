@@ -169,6 +169,20 @@ pub(super) fn is_owned(object: &Value, uid: &str) -> bool {
     owners.any(|owner| owner["uid"] == uid && owner["controller"] == true)
 }
 
+/// Whether the object was made for an earlier Gateway of this name: with that one Kubernetes takes it
+/// away, within moments.
+pub(super) fn is_left_behind(object: &Value, wanted: &Wanted) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    let mut owners = owners.into_iter().flatten();
+    let own = owner(wanted);
+    owners.any(|owner| {
+        let is_of_name = ["apiVersion", "kind", "name", "controller"]
+            .iter()
+            .all(|field| owner[*field] == own[*field]);
+        is_of_name && owner["uid"] != own["uid"]
+    })
+}
+
 fn selector(wanted: &Wanted) -> Value {
     json!({NAME_LABEL: &*wanted.gateway.name, PROGRAM_LABEL: GATEWAY_CONTAINER})
 }
@@ -411,6 +425,31 @@ mod tests {
             *other.pointer_mut(pointer).unwrap() = value;
             assert!(!covers(&other, &wanted), "{pointer}");
         }
+    }
+
+    #[test]
+    fn objects_of_an_earlier_gateway_go_and_others_stay() {
+        let wanted = Wanted {
+            gateway: ObjectKey::new("edge", "web"),
+            uid: "uid-new".to_owned(),
+            class: "weft".to_owned(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            parameters: Parameters::default(),
+        };
+        let owned = |owner: Value| json!({"metadata": {"ownerReferences": [owner]}});
+        let own = owner(&wanted);
+        assert!(!is_left_behind(&owned(own.clone()), &wanted));
+        let mut earlier = own;
+        earlier["uid"] = json!("uid-old");
+        assert!(is_left_behind(&owned(earlier.clone()), &wanted));
+        for (field, value) in [("kind", "Service"), ("name", "other"), ("apiVersion", "v1")] {
+            let mut other = earlier.clone();
+            other[field] = json!(value);
+            assert!(!is_left_behind(&owned(other), &wanted), "{field}");
+        }
+        assert!(!is_left_behind(&json!({"metadata": {}}), &wanted));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) enum Made {
     Taken(Part),
     /// One could not be written, for this reason.
     Failed(String),
+    /// One could not be read or written now, which says nothing about how it is.
+    Unknown(String),
     /// All of them, as they are now.
     All {
         deployment: Value,
@@ -55,7 +57,7 @@ pub(super) fn programmed(
         Made::Taken(part) => {
             return not("NameTaken", taken(*part, &gateway.namespace, &gateway.name));
         }
-        Made::Failed(why) => return not("Pending", why.clone()),
+        Made::Failed(why) | Made::Unknown(why) => return not("Pending", why.clone()),
         Made::All {
             deployment,
             addresses,

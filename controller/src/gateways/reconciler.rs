@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::class::{self, Class};
-use super::gateway::{Around, Driven};
+use super::gateway::{Around, Driven, remove};
 use crate::apiserver::events::EventRecorder;
 use crate::latest_model::LatestModel;
 use crate::observe::acknowledged::Observed;
@@ -67,6 +67,10 @@ struct Known {
     due: Instant,
     /// Of a Gateway alone.
     driven: Driven,
+    /// The same: its class, as long as that was ours.
+    class: Arc<str>,
+    /// Nothing is said of it any more.
+    is_dropped: bool,
 }
 
 impl Reconciler {
@@ -77,10 +81,15 @@ impl Reconciler {
         loop {
             let compiled = self.latest.borrow_and_update().clone();
             if let Some(compiled) = &compiled {
-                let gone = progress.follow(compiled, Instant::now());
-                self.give_up(gone, compiled).await;
+                progress.follow(compiled, Instant::now());
                 if let Some((object, known)) = progress.take_due(Instant::now()) {
-                    known.due = Instant::now() + self.look(&object, known, compiled, started).await;
+                    let again = self.look(&object, known, compiled, started).await;
+                    match again {
+                        Some(pause) => known.due = Instant::now() + pause,
+                        None => {
+                            progress.all.remove(&object);
+                        }
+                    }
                     continue;
                 }
             }
@@ -92,22 +101,24 @@ impl Reconciler {
         }
     }
 
-    /// Does what is needed for one of them. Returns when to look again.
+    /// Does what is needed for one of them. Returns when to look again; `None`: never.
     async fn look(
         &self,
         object: &ObjectRef,
         known: &mut Known,
         compiled: &Compiled,
         started: Instant,
-    ) -> Duration {
+    ) -> Option<Duration> {
         let key = key_of(object);
-        let outcome = if object.kind == Kind::GatewayClass {
+        let outcome = if known.is_dropped {
+            self.give_up(object, known, compiled).await
+        } else if object.kind == Kind::GatewayClass {
             let class = Class {
                 name: &key.name,
                 report: &known.report,
             };
             let written = class::write(&self.client, class).await;
-            written.map(|()| CLASS_EVERY)
+            written.map(|()| Some(CLASS_EVERY))
         } else {
             let around = Around {
                 client: &self.client,
@@ -119,62 +130,82 @@ impl Reconciler {
                 started,
             };
             let settled = known.driven.settle(&around, &key, &known.report).await;
-            settled.map(|is_settled| if is_settled { EVERY } else { SOON })
+            settled.map(|is_settled| Some(if is_settled { EVERY } else { SOON }))
         };
         outcome.unwrap_or_else(|error| {
             warn!(%object, %error, "not settled");
-            RETRY
+            Some(RETRY)
         })
     }
 
-    /// Takes the objects away of Gateways that are there and not ours any more.
-    async fn give_up(&self, gone: Vec<(ObjectRef, Known)>, compiled: &Compiled) {
-        for (object, known) in gone {
-            let key = key_of(&object);
-            let is_there = compiled.world.gateways.get(&key);
-            let same = is_there.is_some_and(|facts| facts.meta.uid == known.report.uid);
-            if same && let Err(error) = known.driven.remove(&self.client, &key, &known.report).await
-            {
-                warn!(%object, %error, "objects of a Gateway of another class are left");
-            }
+    /// Takes the objects of a Gateway away that is there, and of another class. While its class alone
+    /// is gone it keeps them, and with them its address: the class may be made anew.
+    ///
+    /// # Errors
+    /// When an object cannot be read or deleted.
+    async fn give_up(
+        &self,
+        object: &ObjectRef,
+        known: &Known,
+        compiled: &Compiled,
+    ) -> Result<Option<Duration>, kube::Error> {
+        let (key, world) = (key_of(object), &compiled.world);
+        let is_gateway = object.kind == Kind::Gateway;
+        let facts = world.gateways.get(&key).filter(|_| is_gateway);
+        let Some(facts) = facts.filter(|facts| facts.meta.uid == known.report.uid) else {
+            return Ok(None);
+        };
+        let class = &facts.spec.class;
+        let is_there = (world.gateway_classes).contains_key(&ObjectKey::new("", class));
+        if !is_there && *class == known.class {
+            return Ok(Some(EVERY));
         }
+        remove(&self.client, &key, &known.report.uid).await?;
+        Ok(None)
     }
 }
 
 impl Progress {
-    /// Takes what is said of Gateways and classes. Returns those of which nothing is said any more.
-    fn follow(&mut self, compiled: &Compiled, now: Instant) -> Vec<(ObjectRef, Known)> {
+    /// Takes what is said of Gateways and classes.
+    fn follow(&mut self, compiled: &Compiled, now: Instant) {
         let problems = &compiled.problems;
         let known = self.problems.as_ref();
         if known.is_some_and(|known| Arc::ptr_eq(known, problems)) {
-            return Vec::new();
+            return;
         }
         self.problems = Some(Arc::clone(problems));
         let ours = |object: &ObjectRef| [Kind::Gateway, Kind::GatewayClass].contains(&object.kind);
         let reports = problems.reports.iter();
         for (object, report) in reports.filter(|(object, _)| ours(object)) {
             let soon = now + SETTLE;
+            let class = class_of(compiled, object);
             match self.all.get_mut(object) {
-                Some(known) if known.report == *report => {}
                 Some(known) if known.report.uid == report.uid => {
-                    known.report = report.clone();
-                    known.due = known.due.min(soon);
+                    if known.is_dropped || known.report != *report {
+                        known.report = report.clone();
+                        known.due = known.due.min(soon);
+                    }
+                    known.class = class;
+                    known.is_dropped = false;
                 }
                 _ => {
                     let known = Known {
                         report: report.clone(),
                         due: soon,
                         driven: Driven::default(),
+                        class,
+                        is_dropped: false,
                     };
                     self.all.insert(object.clone(), known);
                 }
             }
         }
-        let reports = &problems.reports;
-        let gone = self
-            .all
-            .extract_if(.., |object, _| !reports.contains_key(object));
-        gone.collect()
+        for (object, known) in &mut self.all {
+            if !known.is_dropped && !problems.reports.contains_key(object) {
+                known.is_dropped = true;
+                known.due = now;
+            }
+        }
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -190,6 +221,14 @@ impl Progress {
         }
         Some((object.clone(), known))
     }
+}
+
+/// The class that a Gateway names.
+fn class_of(compiled: &Compiled, object: &ObjectRef) -> Arc<str> {
+    let gateways = &compiled.world.gateways;
+    let facts = gateways.get(&key_of(object));
+    let facts = facts.filter(|_| object.kind == Kind::Gateway);
+    facts.map_or_else(Arc::default, |facts| Arc::clone(&facts.spec.class))
 }
 
 fn key_of(object: &ObjectRef) -> ObjectKey {

@@ -23,6 +23,12 @@ const SUPPORTED_VERSION: &str = "SupportedVersion";
 /// Addresses of one Gateway that the API takes.
 const MAX_ADDRESSES: usize = 16;
 
+/// Conditions that the API lets a Gateway, or a listener, have.
+const MOST_CONDITIONS: usize = 8;
+/// Characters of one message. The API takes eight times as many, and no object that has them in four
+/// conditions of 64 listeners.
+const LONGEST_MESSAGE: usize = 4096;
+
 /// Versions of the Gateway API with which this one was tested, as `(major, minor)`: the first and
 /// the last.
 const TESTED: [(u32, u32); 2] = [(1, 2), (1, 6)];
@@ -272,14 +278,26 @@ fn conditions(
                 "type": kind,
                 "status": status,
                 "reason": condition.reason,
-                "message": condition.message,
+                "message": cut(&condition.message),
                 "observedGeneration": generation,
                 "lastTransitionTime": since.unwrap_or(now),
             })
         })
         .collect();
     all.extend(before.iter().filter(|one| !is_own(one)).cloned());
+    // The API server would refuse the whole status, whoever wrote the others.
+    all.truncate(MOST_CONDITIONS);
     all
+}
+
+/// A message that the API server takes: users' words are in some, and lists of what they named.
+fn cut(message: &str) -> String {
+    let mut letters = message.chars();
+    let mut begin: String = letters.by_ref().take(LONGEST_MESSAGE).collect();
+    if letters.next().is_some() {
+        begin.push('…');
+    }
+    begin
 }
 
 fn address(address: &Address) -> Value {

@@ -3,7 +3,6 @@
 use fake_api::FakeApi;
 use k8s_openapi::ByteString;
 use model::Defaults;
-use model::compiled::Compiled;
 use runtime::ready::Ready;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -27,12 +26,18 @@ fn class() -> Value {
 }
 
 fn gateway(certificate: &Value) -> Value {
+    let one = json!([certificate]);
+    let all = if certificate.is_array() {
+        certificate
+    } else {
+        &one
+    };
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
         "metadata": {"name": "web", "namespace": "edge", "uid": "web", "generation": 1},
         "spec": {"gatewayClassName": "weft-a", "listeners": [{
             "name": "https", "port": 443, "protocol": "HTTPS",
-            "tls": {"certificateRefs": [certificate]},
+            "tls": {"certificateRefs": all},
         }]},
     })
 }
@@ -68,7 +73,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A controller that runs Gateways in `edge`, with one that names this certificate.
+    /// A controller that runs Gateways in `edge`, with one that names this certificate, or these.
     fn start(certificate: &Value) -> Self {
         let (api, ready) = (FakeApi::default(), Ready::new());
         api.put(&format!("{API}/gatewayclasses/weft-a"), class());
@@ -175,6 +180,17 @@ async fn certificate_stays_while_api_server_fails() {
     sleep(3 * EVERY).await;
     assert!(bench.certificates.get(&key).is_some());
     bench.becomes(&key, is_usable).await;
+}
+
+/// Pods that come to it would lose those that it has not read.
+#[tokio::test(start_paused = true)]
+async fn replica_is_ready_with_hundreds_of_certificates_read() {
+    const MANY: usize = 1000;
+    let named = (0..MANY).map(|n| json!({"name": format!("tls-{n}-a")}));
+    let bench = Bench::start(&named.collect());
+    bench.ready.wait().await;
+    let compiled: Arc<Compiled> = bench.latest.borrow().clone().unwrap();
+    assert_eq!(compiled.world.listener_certificates.len(), MANY);
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,9 +191,12 @@ impl Listener {
             }
             _ => {}
         }
-        for field in tls.list("certificateRefs")? {
-            self.certificates
-                .push(CertificateRef::read(&field, namespace)?);
+        // Where TLS goes on, the API gives them no meaning: what is not needed is not read.
+        if self.served == Some(ListenerProtocol::Https) {
+            for field in tls.list("certificateRefs")? {
+                self.certificates
+                    .push(CertificateRef::read(&field, namespace)?);
+            }
         }
         let options = tls.read("options", Field::object)?;
         if options.is_some_and(|options| options.fields().next().is_some()) {

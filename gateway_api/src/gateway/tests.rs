@@ -54,6 +54,16 @@ fn https_listener_is_read_with_certificates_of_other_namespaces() {
 }
 
 #[test]
+fn listener_that_ends_no_tls_names_no_certificate() {
+    let certificates = json!([{"name": "c"}]);
+    for (protocol, mode) in [("TLS", "Passthrough"), ("INVALID", "Terminate")] {
+        let listener = one(json!({"name": "a", "port": 443, "protocol": protocol,
+            "tls": {"mode": mode, "certificateRefs": certificates}}));
+        assert_eq!((listener.broken, listener.certificates), (None, vec![]));
+    }
+}
+
+#[test]
 fn what_a_listener_cannot_mean_breaks_it_by_path() {
     let tls = |tls: Value| json!({"name": "a", "port": 443, "protocol": "TLS", "tls": tls});
     let https = |tls: Value| json!({"name": "a", "port": 443, "protocol": "HTTPS", "tls": tls});

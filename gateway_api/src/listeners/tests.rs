@@ -329,3 +329,22 @@ fn route_without_readable_hostname_attaches_nowhere() {
     let some = at(&["10.0.0.1", "a.example.com", "a.example.com"]);
     assert_eq!(some, hosts(&[(0, &["a.example.com"])]));
 }
+
+/// Of thousands of routes at many listeners the hosts would else be kept for each.
+#[test]
+fn listeners_that_narrow_no_host_share_hosts_of_route() {
+    let gateway = gateway(json!([
+        listener("every", 80, "HTTP", ""),
+        listener("all", 81, "HTTP", "*.example.com"),
+        listener("one", 82, "HTTP", "a.example.com"),
+    ]));
+    let route = http(INFRA, &["a.example.com", "b.example.com", "a.example.com"]);
+    let states = states(&gateway);
+    let parent = parent(&json!({"name": "edge"}));
+    let attached = attach(&route, &parent, (&gateway, &states), &BTreeMap::new()).unwrap();
+    let [every, all, one] = &attached[..] else {
+        panic!("{attached:?}");
+    };
+    assert_eq!((every.hostnames.len(), one.hostnames.len()), (2, 1));
+    assert!(Arc::ptr_eq(&every.hostnames, &all.hostnames));
+}

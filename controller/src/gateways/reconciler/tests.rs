@@ -54,6 +54,10 @@ fn named_parameters() -> Value {
 
 fn compiled(gateway: &Value, namespaces: &[&str]) -> Arc<Compiled> {
     let cluster = Cluster::default().with(class()).with(gateway.clone());
+    compiled_of(&cluster, namespaces)
+}
+
+fn compiled_of(cluster: &Cluster, namespaces: &[&str]) -> Arc<Compiled> {
     let world = Arc::new(cluster.world());
     let namespaces = namespaces.iter().map(|name| (*name).to_owned());
     let defaults = Defaults {
@@ -422,6 +426,46 @@ async fn gateway_of_another_class_loses_its_objects() {
     bench.becomes_available().await;
     other["spec"]["gatewayClassName"] = json!("theirs");
     bench.change(&other).await;
+    for path in [ACCOUNT, DEPLOYMENT, SERVICE] {
+        assert_eq!(bench.read(path), Value::Null, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gateway_stays_programmed_while_api_server_fails() {
+    let mut bench = Bench::start(&gateway(1, &json!({}))).await;
+    bench.becomes_available().await;
+    sleep(2 * EVERY).await;
+    bench.is("Programmed", "True", "Programmed");
+    let mut wrong = bench.read(SERVICE);
+    wrong["spec"]["selector"] = json!({"app": "other"});
+    bench.api.put(SERVICE, wrong);
+    bench.writes();
+    bench.api.lose_answers(1);
+    sleep(2 * EVERY).await;
+    let mut paths = bench.writes().into_iter().map(|(_, path)| path);
+    assert_eq!(paths.next().as_deref(), Some(SERVICE));
+    assert_eq!(paths.next(), None, "its status stays");
+}
+
+/// A class that is made anew is the same class, and the address of a load balancer would not be.
+#[tokio::test(start_paused = true)]
+async fn gateway_keeps_objects_while_its_class_is_gone() {
+    let gateway = gateway(1, &json!({}));
+    let bench = Bench::start(&gateway).await;
+    bench.becomes_available().await;
+    let become_of = |cluster: Cluster| {
+        let compiled = compiled_of(&cluster, &["edge"]);
+        bench.models.send_replace(Some(compiled));
+        sleep(3 * EVERY)
+    };
+    become_of(Cluster::default().with(gateway.clone())).await;
+    for path in [ACCOUNT, DEPLOYMENT, SERVICE] {
+        assert_ne!(bench.read(path), Value::Null, "{path}");
+    }
+    let mut theirs = class();
+    theirs["spec"]["controllerName"] = json!("example.com/theirs");
+    become_of(Cluster::default().with(theirs).with(gateway)).await;
     for path in [ACCOUNT, DEPLOYMENT, SERVICE] {
         assert_eq!(bench.read(path), Value::Null, "{path}");
     }

@@ -95,6 +95,28 @@ fn generation_is_written_anew_and_times_stay() {
     assert_eq!(pending["reason"], "Pending");
 }
 
+/// One that it refuses would never be written, and the Gateway would not say why.
+#[test]
+fn status_is_one_that_the_api_server_takes() {
+    let theirs = |n: u8| json!({"type": format!("example.com/{n}"), "status": "True"});
+    let theirs: Vec<Value> = (0..8).map(theirs).collect();
+    let refused = GatewayStatus {
+        accepted: Condition {
+            message: "é".repeat(40_000),
+            ..is(false, "InvalidParameters")
+        },
+        ..status(&[], 1, false)
+    };
+    let before = live(json!({"conditions": theirs}));
+    let written = of_gateway(&before, &refused, NOW).unwrap();
+    assert_eq!(written["conditions"].as_array().unwrap().len(), 8);
+    let accepted = condition(&written, "Accepted");
+    let message = accepted["message"].as_str().unwrap();
+    assert_eq!(message.chars().count(), LONGEST_MESSAGE + 1);
+    assert_eq!(condition(&written, "Programmed")["status"], "False");
+    assert_eq!(of_gateway(&live(written), &refused, LATER), None);
+}
+
 /// DNS records are made of them.
 #[test]
 fn addresses_stay_while_they_are_not_known() {

@@ -1,6 +1,7 @@
 //! Attaches routes to the listeners of Gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gateway_api::{
     listeners::{Attached, Detached, HostSet, attach},
@@ -149,6 +150,7 @@ fn detached(why: Detached, field: &str, gateway: &ObjectKey, reference: &ParentR
 /// Of HTTPRoutes and GRPCRoutes that are for the same host of a listener the older one decides, and
 /// the other is not attached there. Of TCPRoutes the oldest decides; all of them are attached.
 pub(super) fn settle_kinds(own: &[OwnGateway<'_>], candidates: &mut [Candidate<'_>]) {
+    let with_both = with_both_kinds(candidates);
     let mut hosts: BTreeMap<(usize, usize), KindsAtHosts> = BTreeMap::new();
     for candidate in candidates {
         let (kind, words) = (candidate.route.kind, candidate.words());
@@ -164,7 +166,11 @@ pub(super) fn settle_kinds(own: &[OwnGateway<'_>], candidates: &mut [Candidate<'
             } = reference;
             let had_some = !attached.is_empty();
             attached.retain(|one| {
-                let at = hosts.entry((gateway, one.listener)).or_default();
+                let place = (gateway, one.listener);
+                if kind != RouteKind::Tcp && !with_both.contains(&place) {
+                    return true;
+                }
+                let at = hosts.entry(place).or_default();
                 let Some((reason, message)) = at.add(kind, &words, one) else {
                     return true;
                 };
@@ -183,6 +189,22 @@ pub(super) fn settle_kinds(own: &[OwnGateway<'_>], candidates: &mut [Candidate<'
             }
         }
     }
+}
+
+/// The listeners at which there are HTTPRoutes and GRPCRoutes, by place of the Gateway and of the
+/// listener. At others no host is to be kept.
+fn with_both_kinds(candidates: &[Candidate<'_>]) -> BTreeSet<(usize, usize)> {
+    let places = |kind: RouteKind| -> BTreeSet<(usize, usize)> {
+        let of_kind = candidates.iter().filter(|one| one.route.kind == kind);
+        let references = of_kind.flat_map(|one| &one.references);
+        let places = references.flat_map(|reference| {
+            let attached = reference.attached.iter();
+            attached.map(move |one| (reference.gateway, one.listener))
+        });
+        places.collect()
+    };
+    let (http, grpc) = (places(RouteKind::Http), places(RouteKind::Grpc));
+    http.intersection(&grpc).copied().collect()
 }
 
 /// The routes of a listener so far.

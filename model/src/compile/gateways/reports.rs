@@ -197,7 +197,9 @@ fn of_attachment(reference: &Reference<'_>, own: &[OwnGateway<'_>]) -> Vec<Findi
         let (reason, field) = (Reason::NoMatchingParent, &reference.field);
         return vec![Finding::refuse(reason, field, message)];
     }
-    let decides_nowhere = reference.lost.len() == reference.attached.len();
+    // It may have lost listeners besides, to which it is not even attached.
+    let mut attached = reference.attached.iter();
+    let decides_nowhere = attached.all(|one| reference.lost.contains_key(&one.listener));
     let lost = reference.lost.values().map(|lost| {
         // Of TCPRoutes all that are attached are accepted, as the Gateway API has it.
         if decides_nowhere && lost.reason != Reason::Conflicted {

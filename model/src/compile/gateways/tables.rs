@@ -6,7 +6,7 @@
 //! pods off from the controller, and each pod holds all expressions compiled: the youngest routes
 //! beyond a bound do not decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gateway_api::route::RouteKind;
@@ -49,7 +49,8 @@ pub(super) struct ListenerTable {
 /// A route at a listener, with its hosts there.
 struct Placed {
     nth: usize,
-    hostnames: BTreeSet<Option<HostPattern>>,
+    /// Each once.
+    hostnames: Arc<[Option<HostPattern>]>,
 }
 
 /// Bytes of routes.
@@ -64,6 +65,14 @@ impl Cost {
         Self {
             sent: self.sent + other.sent,
             compiled: self.compiled + other.compiled,
+        }
+    }
+
+    /// Without a part of it.
+    const fn without(self, part: Self) -> Self {
+        Self {
+            sent: self.sent - part.sent,
+            compiled: self.compiled - part.compiled,
         }
     }
 
@@ -125,15 +134,17 @@ pub(super) fn tables(
 }
 
 /// The listeners at which a route decides so far, with its hosts there.
-fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> {
-    let mut places: BTreeMap<(usize, usize), BTreeSet<Option<HostPattern>>> = BTreeMap::new();
+fn places(candidate: &Candidate<'_>) -> BTreeMap<(usize, usize), Arc<[Option<HostPattern>]>> {
+    let mut places = BTreeMap::new();
     for reference in &candidate.references {
         for one in &reference.attached {
             if reference.lost.contains_key(&one.listener) {
                 continue;
             }
-            let here = places.entry((reference.gateway, one.listener)).or_default();
-            here.extend(one.hostnames.iter().cloned());
+            // By whichever reference it is there, its hosts are the same.
+            places
+                .entry((reference.gateway, one.listener))
+                .or_insert_with(|| Arc::clone(&one.hostnames));
         }
     }
     places
@@ -150,27 +161,65 @@ const fn cost(resolved: &Resolved) -> Cost {
 fn by_host(here: &[Placed]) -> BTreeMap<&Option<HostPattern>, Vec<usize>> {
     let mut hosts: BTreeMap<&Option<HostPattern>, Vec<usize>> = BTreeMap::new();
     for one in here {
-        for hostname in &one.hostnames {
+        for hostname in one.hostnames.iter() {
             hosts.entry(hostname).or_default().push(one.nth);
         }
     }
     hosts
 }
 
-/// What a listener with these routes takes: hosts with the same routes share a table.
-fn cost_of(here: &[Placed], costs: &[Cost]) -> Cost {
-    let hosts = by_host(here);
-    let names = hosts.keys().map(|hostname| match hostname {
-        Some(hostname) => hostname.to_string().len() + 4,
-        None => 4,
-    });
-    let names = Cost {
-        sent: names.sum(),
-        compiled: 0,
-    };
-    let distinct: BTreeSet<Vec<usize>> = hosts.into_values().collect();
-    let routes = distinct.iter().flatten().map(|nth| costs[*nth]);
-    routes.fold(names, Cost::and)
+/// Bytes of a host in the resource.
+fn name_bytes(hostname: Option<&HostPattern>) -> usize {
+    hostname.map_or(0, |hostname| hostname.to_string().len()) + 4
+}
+
+/// What a listener takes while routes are added to it, the oldest first. Hosts with the same routes
+/// share a table, and a route counts once for each table that it is in.
+///
+/// Users make the routes, and thousands of them for each listener: what they take is not counted
+/// anew for each number of them.
+#[derive(Default)]
+struct Growth<'a> {
+    /// Place of the table of each host.
+    hosts: BTreeMap<&'a Option<HostPattern>, usize>,
+    tables: Vec<GrownTable>,
+    cost: Cost,
+}
+
+/// A table that some hosts have, or had before their last route.
+struct GrownTable {
+    hosts: usize,
+    cost: Cost,
+}
+
+impl<'a> Growth<'a> {
+    fn add(&mut self, one: &'a Placed, costs: &[Cost]) {
+        let own = costs[one.nth];
+        // Hosts that had one table have one again.
+        let mut next: BTreeMap<Option<usize>, usize> = BTreeMap::new();
+        for hostname in one.hostnames.iter() {
+            let before = self.hosts.get(hostname).copied();
+            let tables = &mut self.tables;
+            let after = *next.entry(before).or_insert_with(|| {
+                let cost = before.map_or(own, |before| tables[before].cost.and(own));
+                tables.push(GrownTable { hosts: 0, cost });
+                tables.len() - 1
+            });
+            self.hosts.insert(hostname, after);
+            self.tables[after].hosts += 1;
+            if self.tables[after].hosts == 1 {
+                self.cost = self.cost.and(self.tables[after].cost);
+            }
+            let Some(before) = before else {
+                self.cost.sent += name_bytes(hostname.as_ref());
+                continue;
+            };
+            self.tables[before].hosts -= 1;
+            if self.tables[before].hosts == 0 {
+                self.cost = self.cost.without(self.tables[before].cost);
+            }
+        }
+    }
 }
 
 /// Takes the routes away with which a listener would have too much, the youngest first, and returns
@@ -180,18 +229,24 @@ fn beyond_listener(here: &mut Vec<Placed>, costs: &[Cost]) -> Vec<usize> {
         sent: MOST_BYTES,
         compiled: usize::MAX,
     };
-    let is_alone_within = |one: &Placed| cost_of(std::slice::from_ref(one), costs).is_within(most);
     let mut beyond: Vec<usize> = Vec::new();
     here.retain(|one| {
-        let within = is_alone_within(one);
+        let mut alone = Growth::default();
+        alone.add(one, costs);
+        let within = alone.cost.is_within(most);
         if !within {
             beyond.push(one.nth);
         }
         within
     });
-    let within = longest(here.len(), |count| {
-        cost_of(&here[..count], costs).is_within(most)
-    });
+    let within = {
+        let mut growth = Growth::default();
+        let first = here.iter().position(|one| {
+            growth.add(one, costs);
+            !growth.cost.is_within(most)
+        });
+        first.unwrap_or(here.len())
+    };
     beyond.extend(here.drain(within..).map(|one| one.nth));
     beyond
 }
@@ -201,46 +256,41 @@ fn beyond_gateway(
     listeners: &mut BTreeMap<usize, Vec<Placed>>,
     costs: &[Cost],
 ) -> Vec<(usize, usize)> {
-    let most = Cost {
-        sent: MOST_OF_GATEWAY,
-        compiled: MOST_COMPILED,
+    let Some(first) = first_beyond_gateway(listeners, costs) else {
+        return Vec::new();
     };
-    let all: BTreeSet<usize> = listeners.values().flatten().map(|one| one.nth).collect();
-    let all: Vec<usize> = all.into_iter().collect();
-    // The routes of a listener stand in the order of their places.
-    let until = |here: &[Placed], count: usize| match count.checked_sub(1) {
-        Some(last) => here.partition_point(|one| one.nth <= all[last]),
-        None => 0,
-    };
-    let within = longest(all.len(), |count| {
-        let each = listeners.values();
-        let each = each.map(|here| cost_of(&here[..until(here, count)], costs));
-        each.fold(Cost::default(), Cost::and).is_within(most)
-    });
     let mut beyond = Vec::new();
     for (listener, here) in listeners.iter_mut() {
-        let first = until(here, within);
-        beyond.extend(here.drain(first..).map(|one| (*listener, one.nth)));
+        // The routes of a listener stand in the order of their places.
+        let within = here.partition_point(|one| one.nth < first);
+        beyond.extend(here.drain(within..).map(|one| (*listener, one.nth)));
     }
     beyond
 }
 
-/// The largest number up to `most` that is within, where each number below one that is within is
-/// within, too.
-fn longest(most: usize, is_within: impl Fn(usize) -> bool) -> usize {
-    if is_within(most) {
-        return most;
+/// The oldest route with which all listeners together would have too much.
+fn first_beyond_gateway(listeners: &BTreeMap<usize, Vec<Placed>>, costs: &[Cost]) -> Option<usize> {
+    let most = Cost {
+        sent: MOST_OF_GATEWAY,
+        compiled: MOST_COMPILED,
+    };
+    let mut places: Vec<(usize, usize, &Placed)> = Vec::new();
+    for (listener, here) in listeners {
+        places.extend(here.iter().map(|one| (one.nth, *listener, one)));
     }
-    let (mut within, mut beyond) = (0, most);
-    while beyond - within > 1 {
-        let middle = within + (beyond - within) / 2;
-        if is_within(middle) {
-            within = middle;
-        } else {
-            beyond = middle;
+    places.sort_by_key(|(nth, listener, _)| (*nth, *listener));
+    let mut grown: BTreeMap<usize, Growth<'_>> = BTreeMap::new();
+    let mut cost = Cost::default();
+    for (nth, listener, one) in places {
+        let growth = grown.entry(listener).or_default();
+        cost = cost.without(growth.cost);
+        growth.add(one, costs);
+        cost = cost.and(growth.cost);
+        if !cost.is_within(most) {
+            return Some(nth);
         }
     }
-    within
+    None
 }
 
 fn table(
@@ -291,5 +341,55 @@ fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) 
     Table {
         rules,
         otherwise: Forward::Refuse(reason::Reason::NoRoute),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What a listener with these routes takes, counted at once.
+    fn counted(here: &[Placed], costs: &[Cost]) -> Cost {
+        let hosts = by_host(here);
+        let names = hosts.keys().copied().map(Option::as_ref).map(name_bytes);
+        let names = Cost {
+            sent: names.sum(),
+            compiled: 0,
+        };
+        let distinct: BTreeSet<Vec<usize>> = hosts.into_values().collect();
+        let routes = distinct.iter().flatten().map(|nth| costs[*nth]);
+        routes.fold(names, Cost::and)
+    }
+
+    /// Each set of three hosts for each of four routes.
+    #[test]
+    fn growth_counts_what_all_routes_take_together() {
+        let hosts = [None, Some("a.example"), Some("*.b.example")];
+        let hosts = hosts.map(|host| host.map(|host| host.parse::<HostPattern>().unwrap()));
+        let costs = [(1, 5), (100, 50), (10_000, 500), (1_000_000, 5000)];
+        let costs = costs.map(|(sent, compiled)| Cost { sent, compiled });
+        for number in 0..7 * 7 * 7 * 7_usize {
+            let powers = [1, 7, 49, 343].into_iter().enumerate();
+            let here = powers.map(|(nth, power)| {
+                let set = number / power % 7 + 1;
+                let named = hosts.iter().enumerate();
+                let named = named.filter(|(place, _)| (set >> place) & 1 == 1);
+                Placed {
+                    nth,
+                    hostnames: named.map(|(_, host)| host.clone()).collect(),
+                }
+            });
+            let here: Vec<Placed> = here.collect();
+            let mut growth = Growth::default();
+            for (last, one) in here.iter().enumerate() {
+                growth.add(one, &costs);
+                let counted = counted(&here[..=last], &costs);
+                let (grown, number) = (growth.cost, (number, last));
+                assert_eq!(grown.sent, counted.sent, "{number:?}");
+                assert_eq!(grown.compiled, counted.compiled, "{number:?}");
+            }
+        }
     }
 }

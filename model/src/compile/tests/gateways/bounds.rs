@@ -42,6 +42,31 @@ fn youngest_routes_beyond_a_listeners_bound_do_not_decide() {
     );
 }
 
+/// A listener may be lost to a route of another kind, too: there it is not attached.
+#[test]
+fn route_is_accepted_while_it_decides_at_one_listener() {
+    let at = |route: Value, listener: &str| {
+        set(route, "/spec/parentRefs/0/sectionName", json!(listener))
+    };
+    let grpc = grpc_route("grpc", "", json!([rule_over(&[("v1", 1)])]));
+    let grpc = at(to_gateway(grpc, "edge"), "a");
+    let listeners = json!([
+        listener("a", 80, "HTTP", ""),
+        listener("b", 81, "HTTP", ""),
+        listener("c", 82, "HTTP", ""),
+    ]);
+    let full = || {
+        let other = |name: &str, second| created(at(large(name, 12 * 1024), "b"), second);
+        let grpc = created(grpc.clone(), 1);
+        let all = cluster(listeners.clone()).with(grpc);
+        all.with(other("one", 2)).with(other("two", 3))
+    };
+    for (bytes, expected) in [(12 * 1024, ACCEPTED), (40 * 1024, LARGE)] {
+        let (_, problems) = compile(&full().with(created(large("new", bytes), 4)));
+        assert_eq!(accepted(&problems, "HTTPRoute new"), expected, "{bytes}");
+    }
+}
+
 /// Hosts with the same routes share a table; others have the same route once each.
 #[test]
 fn route_counts_once_for_each_table_of_hosts() {
