@@ -1,7 +1,6 @@
 //! Attaches routes to the listeners of Gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use gateway_api::{
     listeners::{Attached, Detached, HostSet, attach},
