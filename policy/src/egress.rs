@@ -296,11 +296,10 @@ impl ExternalObject {
             ExternalProtocol::Tls => call.sni?,
             ExternalProtocol::Tcp => return None,
         };
-        let ranks = self.hosts.iter().filter_map(|pattern| {
-            pattern.matches(host).then(|| match pattern {
-                HostPattern::Exact(_) => Rank::ExactHost,
-                HostPattern::Below(suffix) => Rank::Wildcard(suffix.len()),
-            })
+        let fitting = self.hosts.iter().filter(|pattern| pattern.matches(host));
+        let ranks = fitting.map(|pattern| match pattern {
+            HostPattern::Exact(_) => Rank::ExactHost,
+            HostPattern::Below(suffix) => Rank::Wildcard(suffix.len()),
         });
         ranks.max().map(|rank| (rank, By::Host(host)))
     }

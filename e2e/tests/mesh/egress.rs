@@ -170,7 +170,7 @@ fn names_that_lead_into_the_cluster_are_not_called() -> Outcome {
     let good = name("good", ADDRESSES[0]);
     let ports = json!([{"port": 8080, "protocol": "HTTP"},
         {"port": outside.address.port(), "protocol": "HTTP"}]);
-    let named = [&hosts[..], &[good.clone()]].concat();
+    let named = [&hosts[..], std::slice::from_ref(&good)].concat();
     ns.apply_all(&[external("inside", &json!({"hosts": named, "ports": ports}))])?;
     arrives(
         &client,
