@@ -45,8 +45,6 @@ pub(super) struct Usable {
     pub(super) one: HttpMatch,
     /// What it takes in a resource.
     pub(super) bytes: usize,
-    /// What its expressions take at most when a proxy has compiled them.
-    pub(super) compiled: usize,
 }
 
 impl Group {
@@ -129,12 +127,12 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
 
 fn usable(name: &str, criteria: &Criteria) -> Usable {
     let path = criteria.path_regex.as_deref();
-    let one = HttpMatch::as_written(name, path, &criteria.methods, &criteria.headers);
-    Usable {
-        bytes: published::match_len(&one),
-        one,
-        compiled: criteria.compiled,
-    }
+    let Criteria {
+        methods, headers, ..
+    } = criteria;
+    let one = HttpMatch::as_charged(criteria.compiled, name, path, methods, headers);
+    let bytes = published::match_len(&one);
+    Usable { one, bytes }
 }
 
 fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {
