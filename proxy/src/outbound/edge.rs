@@ -40,7 +40,7 @@ pub struct Edge {
     pub protocol: ListenerProtocol,
     /// The server that TLS is for, as [`policy::egress::host_name`] reads it; `None`: it names none.
     pub server_name: Option<Box<str>>,
-    /// The other end of the connection.
+    /// The other end of the connection, which is no client where the Gateway believes proxies.
     pub client: IpAddr,
     pub enters: Enters,
     /// Whether traces go on here that its requests belong to. Clients outside would decide by them
@@ -132,6 +132,12 @@ fn leave_scheme(parts: &mut Parts) {
             parts.uri = uri;
         }
     }
+}
+
+/// The client for which a request came in at a listener, as the Gateway believes it.
+pub(super) fn client_of(parts: &Parts) -> Option<IpAddr> {
+    let noted = parts.extensions.get::<ClientAddress>();
+    noted.map(|ClientAddress(client)| *client)
 }
 
 /// Writes for which client a request is passed on, where the Gateway has noted one. Only proxies

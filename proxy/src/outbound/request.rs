@@ -324,8 +324,9 @@ fn route_request(
         headers: &parts.headers,
     };
     let request = Some((&facts, host_of(parts)));
+    let client = edge::client_of(parts);
     let route_override = provenance.route_override.as_deref();
-    let route = route_call(connection, snapshot, request, route_override)?;
+    let route = route_call(connection, snapshot, request, client, route_override)?;
     edit_request(&route, &mut received.parts)?;
     if route.external.is_some() {
         name_once(&mut received.parts);
