@@ -243,8 +243,8 @@ impl TryFrom<&v1::Guard> for PodGuard {
         let mut matches = Matches::default();
         let ports = message.ports.iter().enumerate().map(|(i, one)| {
             let mut read = || {
-                let rules = collect_rules(&one.rules, &mut matches)?;
-                Ok((port("port", one.port)?, rules))
+                let port = port("port", one.port)?;
+                Ok((port, collect_rules(&one.rules, &mut matches)?))
             };
             read().map_err(|bad: BadResource| bad.within(format_args!("ports[{i}]")))
         });
