@@ -98,7 +98,7 @@ async fn traces_begin_at_the_gateway_where_any_are_recorded() {
 
 /// Its clients all come by one load balancer.
 #[tokio::test]
-async fn session_affinity_is_of_clients_and_not_of_believed_proxies() {
+async fn session_affinity_keeps_clients_behind_believed_proxies_apart() {
     let edge = Edge::believing(1).await;
     edge.listen(vec![http("http", None, vec![routes(None, all())])]);
     let apps = [
