@@ -15,8 +15,8 @@ use crate::{
     world::{GroupFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object, origin},
 };
 
-/// Most bytes of HTTP matches that one split, or one step of a release, may add up to; it is
-/// repeated on every port of the root, and for every proxy that calls it.
+/// Most bytes of HTTP matches that the splits of one Service, or one step of a release, may add up
+/// to; they are repeated on every port of the root, and for every proxy that calls it.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
 
 /// Most bytes that the expressions of one table may take when they are compiled: those of four
