@@ -118,7 +118,7 @@ pub(super) async fn open_ahead(connection: &Connection, call: &mut Call) -> Resu
 fn route_bytes(connection: &Connection, call: &mut Call) -> Result<RoutedBytes, Failure> {
     let snapshot = connection.proxy.config.snapshot();
     connection.may_open(&snapshot)?;
-    let route = route_call(connection, &snapshot, None, None)?;
+    let route = route_call(connection, &snapshot, None, None, None)?;
     shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
     call.set_ends(route.call_ends());
     let fallback = fallback::service_of_bytes(&route).map(led_to);
