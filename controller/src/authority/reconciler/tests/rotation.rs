@@ -468,7 +468,7 @@ async fn replica_that_lags_behind_serves_no_proxies() {
             full: true,
             authority: Some(wire::v1::AuthorityStep {
                 step: 7,
-                roots: Vec::new(),
+                ..wire::v1::AuthorityStep::default()
             }),
             ..wire::v1::Observed::default()
         },
