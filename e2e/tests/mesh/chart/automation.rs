@@ -236,17 +236,23 @@ fn issuer_folder_is_named_and_mounted_without_rights() -> Outcome {
         "controller.extraVolumeMounts[0].mountPath=/issuer",
     ])?;
     let of_controller = |name: &str| variable(&objects, "weft-controller", name);
-    assert_eq!(of_controller("WEFT_ISSUER_SOURCE").as_deref(), Some("files"));
+    assert_eq!(
+        of_controller("WEFT_ISSUER_SOURCE").as_deref(),
+        Some("files")
+    );
     let directory = of_controller("WEFT_ISSUER_DIRECTORY");
     assert_eq!(directory.as_deref(), Some("/issuer"));
     let roles = of_kind(&objects, "Role").into_iter();
     let mut roles = roles.filter(|role| role["metadata"]["name"] == "weft-controller");
-    let rights = roles.next().ok_or("no Role of the controller")?["rules"].to_string();
+    let rights = roles.next().context("no Role of the controller")?["rules"].to_string();
     assert!(rights.contains("corporate-roots"), "{rights}");
     assert!(!rights.contains("mesh-issuer"), "{rights}");
     for settings in [
         &["identity.issuer.source=files"][..],
-        &["identity.issuer.source=files", "identity.issuer.directory=issuer"],
+        &[
+            "identity.issuer.source=files",
+            "identity.issuer.directory=issuer",
+        ],
     ] {
         let error = refused(settings)?;
         assert!(error.contains("directory"), "{settings:?}: {error}");
