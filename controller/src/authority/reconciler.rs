@@ -419,6 +419,7 @@ impl Reconciler {
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
         error!(
+            target: "audit",
             missing,
             manager, "the authority's Secret lacks roots that proxies trust; it is not taken"
         );

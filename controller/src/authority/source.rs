@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::folder::FolderReader;
 use crate::settings::authority::{AuthoritySettings, IssuerSource};
@@ -52,6 +53,8 @@ pub(super) struct Looks {
     folder_mismatches: Since,
     /// Why the folder could not be used, and since when.
     defect: Mutex<Option<(String, Instant)>>,
+    /// What the log says was rejected last.
+    logged: Mutex<String>,
 }
 
 /// Since when a key has fitted no certificate.
@@ -197,6 +200,15 @@ fn judged(name: &str, mismatches: &Since, parsed: Result<Candidate, BadCandidate
 }
 
 impl Looks {
+    /// Logs what is not taken, once.
+    pub(super) fn log_rejected(&self, why: &str) {
+        let mut logged = self.logged.lock();
+        if *logged != why {
+            warn!(target: "audit", why, "issuer rejected");
+            why.clone_into(&mut logged);
+        }
+    }
+
     /// A defect of a folder counts once it is older than a write lasts.
     fn settled(&self, held: Held) -> Held {
         let mut defect = self.defect.lock();

@@ -191,8 +191,9 @@ impl Reconciler {
     pub(super) async fn bring(&self, now: SystemTime) {
         let settings = &self.watched.settings;
         let loaded = self.authority.loaded();
-        let signs_until = loaded.map(|loaded| loaded.issuer.not_after());
-        match self.source().folder(now, signs_until).await {
+        // While nothing signs, one that ends soon is better than none.
+        let signs_until = loaded.map_or(now, |loaded| loaded.issuer.not_after());
+        match self.source().folder(now, Some(signs_until)).await {
             Ok(Held::Usable(candidate)) => {
                 let (issuer, root) = (candidate.issuer_id, candidate.root_id);
                 if self.authority.bring(*candidate, settings.settle) {
@@ -201,6 +202,7 @@ impl Reconciler {
             }
             // The holder's stands in the status too.
             Ok(Held::Rejected(why)) => {
+                self.watched.looks.log_rejected(&why);
                 let text = format!("controller {}: {why}", self.watched.pod_name);
                 self.event(EventType::Warning, "IssuerRejected", text);
             }
@@ -358,6 +360,7 @@ impl Reconciler {
         let trusting = i64::try_from(report.progress().trusting).unwrap_or(i64::MAX);
         self.metrics.proxies_trust.set(trusting);
         if let Held::Rejected(why) = report.held {
+            self.watched.looks.log_rejected(why);
             self.event(EventType::Warning, "IssuerRejected", why.clone());
         }
         if let Some(waits) = report.waits_long() {
