@@ -310,12 +310,17 @@ impl Authority {
         }
         let pem = loaded.roots_pem.as_str().into();
         let api_pem = loaded.api_bundle().into();
-        let signing = loaded.issuer.id().map(|id| *id.as_bytes());
+        let own = loaded.issuer.id().map(|id| *id.as_bytes());
+        let mut signing: BTreeSet<[u8; 16]> = own.into_iter().collect();
+        if loaded.own.is_some() {
+            // What others sign with is looked at after this.
+            signing.extend(self.inner.signing.borrow().iter().copied());
+        }
         // Said anew of each step: the issuers of this one are others.
         self.inner.announced.lock().end_others = false;
         *self.inner.loaded.write() = Some(Arc::new(loaded));
         self.send_bundle();
-        send_news(&self.inner.signing, signing.into_iter().collect());
+        send_news(&self.inner.signing, signing);
         // Sent last: its waiters find everything in place.
         send_news(&self.inner.api_pem, api_pem);
         send_news(&self.inner.pem, pem);

@@ -35,7 +35,7 @@ struct Replica {
     address: IpAddr,
 }
 
-/// Replicas that hear of each other; the first one leads.
+/// Replicas that report to each other; the first one leads.
 struct Mesh {
     api: FakeApi,
     replicas: Vec<Replica>,
