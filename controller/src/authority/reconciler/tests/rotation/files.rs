@@ -341,3 +341,40 @@ async fn replica_with_another_volume_brings_its_root_and_signs() {
     mesh.ticks(60).await;
     mesh.must_be_steady(&next);
 }
+
+#[tokio::test(start_paused = true)]
+async fn key_before_its_certificate_is_waited_for() {
+    let mut mesh = Mesh::of(1);
+    let root = mesh.root();
+    mesh.put(0, &root);
+    let other = root.issuer(mesh.now(), ISSUER_LIFE).unwrap();
+    let key = mesh.replicas[0].folder.path().join("..data/tls.key");
+    fs::write(key, other.key_pem()).unwrap();
+    mesh.ticks(50).await;
+    assert_eq!(mesh.usable()["status"], "True");
+    mesh.ticks(20).await;
+    let message = mesh.usable()["message"].to_string();
+    assert!(message.contains("fits no certificate"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn secret_with_the_same_root_serves_former_releases() {
+    let mut mesh = Mesh::of(1);
+    let root = mesh.root();
+    mesh.put(0, &root);
+    mesh.ticks(60).await;
+    mesh.must_be_steady(&root);
+    let issuer = root.issuer(mesh.now(), ISSUER_LIFE).unwrap();
+    mesh.api.put(SOURCE, secret_of(&root, &issuer));
+    // An upgrade with the folder still mounted.
+    mesh.replicas[0].reconciler.watched.settings.source = IssuerSource::Secret {
+        name: "corp-ca".to_owned(),
+        roots: None,
+    };
+    mesh.ticks(3).await;
+    assert_eq!(mesh.state().rotation, None, "the root is the same");
+    assert_eq!(mesh.status()["source"], "Secret");
+    let without_folder = reconciler(&mesh.api, false);
+    without_folder.step(mesh.now()).await.unwrap();
+    assert!(can_sign(&without_folder, mesh.now()));
+}
