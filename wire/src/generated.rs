@@ -2341,6 +2341,13 @@ pub struct AuthorityStep {
     /// The roots in use, as ProxyStatus.trusts has them.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// DER of the certificate that signs leaves below the first root, where the replica's own folder
+    /// holds it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub issuer: ::prost::alloc::vec::Vec<u8>,
+    /// The roots below which its folder has an issuer, as ProxyStatus.trusts has them.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub signs_below: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What one proxy needs and what it has acknowledged.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -37,6 +37,8 @@ fn done(state: &State) -> Seen {
         has_root_key: true,
         source: Source::Generated,
         offered: None,
+        issuers: Vec::new(),
+        without_issuer: Vec::new(),
         replicas: vec![replica(state)],
         bundles: Bundles::Complete(start()),
         proxies: Some(vec![proxy(state)]),
