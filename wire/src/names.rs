@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use policy::well_known::MESH_PORT;
+
 /// The addresses of a host outside the mesh, each at a port; and what such names begin with.
 pub use policy::egress::{ENDPOINTS as EXTERNAL, endpoints_name as external};
 
@@ -59,6 +61,12 @@ pub fn service(namespace: &str, name: &str, port: u16) -> String {
 /// Where a Service's port is served.
 pub fn endpoints(namespace: &str, name: &str, port: u16) -> String {
     format!("{ENDPOINTS}{namespace}/{name}:{port}")
+}
+
+/// The pods of a Gateway, `namespace/name`, to which calls out of the mesh are handed over. No
+/// Service has such a name.
+pub fn handing_over(gateway: &str) -> String {
+    format!("{ENDPOINTS}{gateway}@gateway:{MESH_PORT}")
 }
 
 /// What TrafficPolicies say of one port of a Service, to its callers.
@@ -240,6 +248,9 @@ mod tests {
         assert_eq!(service("shop", "web", 80), "service/shop/web:80");
         assert_eq!(endpoints("shop", "web", 80), "endpoints/shop/web:80");
         assert_eq!(policy("shop", "web", 80), "policy/shop/web:80");
+        let handing_over = handing_over("edge/out");
+        assert_eq!(handing_over, "endpoints/edge/out@gateway:15108");
+        assert!(matches!(parse(&handing_over), Some(Name::Endpoints { .. })));
         assert_eq!(
             destination([10, 0, 0, 1].into(), 80),
             "destination/10.0.0.1:80"
