@@ -345,12 +345,18 @@ impl ExternalObject {
         self.gateway.is_none() && port.is_by_name()
     }
 
-    /// Whether it gives calls by this host to endpoints at this port.
+    /// Whether calls by this host go to endpoints at this port from here.
     #[must_use]
     pub fn names(&self, host: &str, target_port: u16) -> bool {
+        self.gateway.is_none() && self.gives_endpoints(host, target_port)
+    }
+
+    /// Whether it gives calls by this host to endpoints at this port, wherever these are dialled.
+    #[must_use]
+    pub fn gives_endpoints(&self, host: &str, target_port: u16) -> bool {
         let mut ports = self.ports.iter();
         let mut hosts = self.hosts.iter();
-        ports.any(|port| self.dials_names(port) && port.target_port == target_port)
+        ports.any(|port| port.is_by_name() && port.target_port == target_port)
             && hosts.any(|pattern| pattern.matches(host))
     }
 }
