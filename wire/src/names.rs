@@ -33,6 +33,8 @@ const EXTENDED_RULE: &str = "extended-rule/";
 pub const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
+/// What stands between the name of a Gateway whose pods let calls out, and the port of these.
+const OF_GATEWAY: &str = "@gateway:";
 const POLICY: &str = "policy/";
 /// What names of certificates of listeners begin with.
 pub const CERTIFICATE: &str = "certificate/";
@@ -66,7 +68,12 @@ pub fn endpoints(namespace: &str, name: &str, port: u16) -> String {
 /// The pods of a Gateway, `namespace/name`, to which calls out of the mesh are handed over. No
 /// Service has such a name.
 pub fn handing_over(gateway: &str) -> String {
-    format!("{ENDPOINTS}{gateway}@gateway:{MESH_PORT}")
+    format!("{ENDPOINTS}{gateway}{OF_GATEWAY}{MESH_PORT}")
+}
+
+/// Whether this is the name of such a resource.
+pub fn is_handing_over(name: &str) -> bool {
+    name.starts_with(ENDPOINTS) && name.contains(OF_GATEWAY)
 }
 
 /// What TrafficPolicies say of one port of a Service, to its callers.
@@ -250,6 +257,8 @@ mod tests {
         assert_eq!(policy("shop", "web", 80), "policy/shop/web:80");
         let handing_over = handing_over("edge/out");
         assert_eq!(handing_over, "endpoints/edge/out@gateway:15108");
+        assert!(is_handing_over(&handing_over));
+        assert!(!is_handing_over(&endpoints("shop", "web", 80)));
         assert!(matches!(parse(&handing_over), Some(Name::Endpoints { .. })));
         assert_eq!(
             destination([10, 0, 0, 1].into(), 80),

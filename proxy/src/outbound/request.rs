@@ -29,6 +29,7 @@ use crate::outbound::edge;
 use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
+use crate::outbound::handed_over;
 use crate::outbound::mirror;
 use crate::outbound::respond::{answer_unsent, conclude_failure, pass_on_response, respond};
 use crate::outbound::route::Route;
@@ -181,6 +182,9 @@ fn receive(
             let tracer = &connection.proxy.telemetry.tracer;
             tracer.leave(&mut received.parts.headers);
         }
+    }
+    if connection.handed().is_some() {
+        handed_over::enter(&mut received);
     }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);
