@@ -13,7 +13,7 @@ use crate::world::{ObjectKey, PodFacts};
 impl Index {
     /// The pods of a Gateway that take calls which are to leave the mesh: those that its Service
     /// counts as ready, each at the port of its proxy. None without such a Gateway.
-    pub(super) fn handing_over(&self, gateway: &ObjectKey) -> Vec<v1::Endpoint> {
+    pub(crate) fn handing_over(&self, gateway: &ObjectKey) -> Vec<v1::Endpoint> {
         let entry = self.services.get(&Self::service_of_gateway(gateway));
         let ports = entry.into_iter().flat_map(|entry| entry.ports.values());
         let candidates = ports.flat_map(|port| &port.candidates);
