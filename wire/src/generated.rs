@@ -1433,7 +1433,7 @@ pub struct ExternalObject {
     #[prost(message, repeated, tag = "5")]
     pub ports: ::prost::alloc::vec::Vec<ExternalPort>,
     /// namespace/name of the Gateway by which its calls leave: they are handed over to its pods, which
-    /// are the endpoints of the resource endpoints/<namespace>/<name>@gateway:15108. A proxy without
+    /// are the endpoints of the resource endpoints/NAMESPACE/NAME@gateway:15108. A proxy without
     /// the capability egress-gateways is sent no object of a port that such an object has, and mode
     /// DENY, so that its calls are refused.
     #[prost(string, tag = "6")]

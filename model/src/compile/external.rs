@@ -65,6 +65,9 @@ pub(super) fn externals(world: &World, gateways: &Gateways, findings: &mut Findi
                 callers: Vec::new(),
             },
             callers: callers(key, external),
+            has_gateway: gateway
+                .as_ref()
+                .is_some_and(|gateway| gateways.0.contains_key(gateway)),
             gateway,
         };
         read.push((facts.meta.created, key, entry));

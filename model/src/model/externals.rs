@@ -36,6 +36,8 @@ pub(crate) struct ExternalEntry {
     pub(crate) callers: Callers,
     /// The Gateway by which calls leave, whether or not there is one of this name.
     pub(crate) gateway: Option<ObjectKey>,
+    /// That is served, where it is named: else it has no pods, whatever Services there are.
+    pub(crate) has_gateway: bool,
 }
 
 impl ExternalEntry {
