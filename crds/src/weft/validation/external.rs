@@ -123,7 +123,10 @@ impl ExternalServiceSpec {
             hosts,
             addresses,
             sources: sources(self.sources.as_deref().unwrap_or_default(), at, reader),
-            gateway: self.gateway.as_ref().map(|named| gateway(named, at, reader)),
+            gateway: self
+                .gateway
+                .as_ref()
+                .map(|named| gateway(named, at, reader)),
         }
     }
 
