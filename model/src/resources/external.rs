@@ -24,17 +24,21 @@ impl CollectedResources<'_> {
         let Some((egress, origins)) = index.egress(self.pod, facts) else {
             return;
         };
-        let (egress, lacks) = if self.capabilities.has(Capability::EgressGateways) {
-            (egress, false)
-        } else {
-            without_gateways(egress)
-        };
-        if lacks {
-            self.leave_out_gateways(&origins);
-        }
         let gateway = index
             .gateway_of(self.pod, facts)
             .map(|(gateway, _)| gateway);
+        let hands_over = self.capabilities.has(Capability::EgressGateways);
+        if !hands_over && gateway.is_some() {
+            return self.leave_out_gateways(&origins);
+        }
+        let (egress, lacks) = match hands_over {
+            true => (egress, false),
+            false => without_gateways(egress),
+        };
+        // What the proxy cannot read at all is left out by that.
+        if lacks && self.capabilities.has(Capability::Egress) {
+            self.leave_out_gateways(&origins);
+        }
         let key = format!(
             "{}/{}/{}/{}/{}/{lacks}",
             names::EGRESS,
