@@ -117,7 +117,7 @@ impl Externals {
         gateway: &ObjectKey,
     ) -> impl Iterator<Item = &'a ExternalEntry> + use<'a> {
         let places = self.by_gateway.get(gateway).into_iter().flatten();
-        places.filter_map(|at| self.entries.get(*at))
+        places.filter_map(move |at| self.entries.get(*at))
     }
 
     /// Whether the two give a Gateway the same.
