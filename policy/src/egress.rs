@@ -8,6 +8,7 @@
 //! that name, which controllers resolve, and never to any other address that was dialled.
 
 mod gateway;
+mod handed;
 mod host;
 mod outside;
 
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use crate::mode::BadMode;
 use crate::origin::Origin;
 
-pub use gateway::{BadCaller, ExternalCaller, HandedCall, NotHanded, To};
+pub use handed::{BadCaller, ExternalCaller, HandedCall, NotHanded, To};
 pub use host::{BadHost, HostPattern, host_name, is_address_host};
 pub use outside::{behind_nat64, may_be_outside};
 

@@ -207,7 +207,7 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
                 mesh.headers.insert(PORT, HeaderValue::from(port.get()));
                 mesh.headers.insert(PROTOCOL, HeaderValue::from_static(TCP));
                 if let Some(external) = external {
-                    external.write(&mut mesh.headers)?;
+                    external.write(&mut mesh.headers).map_err(Malformed)?;
                 }
                 Ok(mesh)
             }
@@ -339,7 +339,7 @@ impl PeerRequest {
         Ok(Self::Tcp {
             port,
             authority,
-            external: HandedOver::read(&parts.headers)?,
+            external: HandedOver::read(&parts.headers).map_err(Malformed)?,
         })
     }
 }

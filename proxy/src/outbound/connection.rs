@@ -21,7 +21,7 @@ use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::edge::Edge;
-use crate::outbound::handed_over::Handed;
+use crate::outbound::handed::Handed;
 use crate::outbound::opened_to::{OpenedTo, until_gone, until_pod_gone};
 use crate::outbound::outside::Outside;
 use crate::outbound::shadow;

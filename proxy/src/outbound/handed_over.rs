@@ -1,22 +1,18 @@
-//! Serves what proxies hand over to the own Gateway: calls that are to leave the mesh, each for an
-//! ExternalService that names the Gateway.
-//!
-//! The mesh's certificate of a peer proves which account calls; the object, which the controller has
-//! sent, says whose calls leave, to which hosts and addresses, and how. What the peer's headers say
-//! only chooses among that. No header of the mesh goes on from here.
+//! Serves the connections by which proxies hand calls over to the own Gateway that are to leave the
+//! mesh, each for an ExternalService that names the Gateway. No header of the mesh goes on from here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, Version};
 use identity::verify::PeerIdentity;
-use policy::egress::{Admitted, HandedCall, NotHanded, To, host_name, may_be_outside};
+use policy::egress::may_be_outside;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
-use crate::config::snapshot::{Destination, Snapshot};
+use crate::config::snapshot::Destination;
 use crate::config::store::DestinationGuard;
 use crate::failure::{Failure, Next};
 use crate::http::body::{self, Body};
@@ -25,7 +21,6 @@ use crate::http::head::ReportedHead;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::http::incoming::IncomingBody;
-use crate::http::received::Received;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::mesh::protocol::{
     AppHttp, AppPort, HandedOver, PeerRequest, RequestKind, Transport, not_sent,
@@ -35,10 +30,9 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::connection::Connection;
 use crate::outbound::egress;
+use crate::outbound::handed::{Handed, Place};
 use crate::outbound::opaque::{open_way, relay_opened};
 use crate::outbound::request::handle_request;
-use crate::outbound::route::{External, Route};
-use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
@@ -47,26 +41,6 @@ use crate::telemetry::labels::{Direction, Security};
 const ONLY_HANDED: &str = "a Gateway takes here only calls that are to leave the mesh, for an \
                            ExternalService that names it; call its Service at a port of a listener";
 const NO_REQUEST: &str = "a Gateway lets out requests of HTTP and bytes";
-
-/// A call that a proxy has handed over.
-pub(super) struct Handed {
-    peer: Arc<PeerIdentity>,
-    /// `namespace/name` of the object.
-    object: Arc<str>,
-    /// That the caller's application used.
-    port: u16,
-    to: Place,
-    /// The version of HTTP of a request; `None`: these are bytes.
-    speaks: Option<Protocol>,
-    /// Keeps what stands at its address in the configuration.
-    _guard: Option<DestinationGuard>,
-}
-
-/// Where it is to go.
-enum Place {
-    Host(Box<str>),
-    Address(IpAddr),
-}
 
 /// A peer that hands calls over on one connection.
 struct HandingPeer {
@@ -146,7 +120,7 @@ impl HandingPeer {
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
         let over = HandedOver::read(&parts.headers);
-        let request = PeerRequest::decode(parts, self.transport);
+        let request = PeerRequest::decode(parts, self.transport).map_err(|malformed| malformed.0);
         let (over, request) = match (over, request) {
             (Ok(Some(over)), Ok(request)) => (over, request),
             (Ok(None), Ok(_)) => {
@@ -154,7 +128,7 @@ impl HandingPeer {
                 return self.refuse(&failure, &method, RequestKind::Http);
             }
             (Err(malformed), _) | (_, Err(malformed)) => {
-                let failure = Failure::refused(Reason::BadRequest, malformed.0);
+                let failure = Failure::refused(Reason::BadRequest, malformed);
                 return self.refuse(&failure, &method, RequestKind::Http);
             }
         };
@@ -201,14 +175,8 @@ impl HandingPeer {
             let detail = "the caller is of another trust domain than this Gateway";
             return Err(Failure::refused(Reason::NotAllowed, detail));
         }
-        let handed = Handed {
-            peer: Arc::clone(&self.peer),
-            object: over.object,
-            port: port.get(),
-            to: Place::read(&over.to)?,
-            speaks,
-            _guard: None,
-        };
+        let peer = Arc::clone(&self.peer);
+        let handed = Handed::new(peer, over, port.get(), speaks)?;
         let target_port = config.inspect(|now| {
             let admitted = handed.admitted(now)?;
             Ok::<u16, Failure>(admitted.port.target_port)
@@ -224,11 +192,8 @@ impl HandingPeer {
                 (*ip, Some(outside.await?))
             }
         };
-        let addr = SocketAddr::new(ip, handed.port);
-        let handed = Handed {
-            _guard: guard,
-            ..handed
-        };
+        let addr = SocketAddr::new(ip, port.get());
+        let handed = handed.keeping(guard);
         Ok(Connection::handed_over(
             Arc::clone(&self.proxy),
             addr,
@@ -308,125 +273,4 @@ fn inside(addr: SocketAddr) -> Failure {
          the Service of what is there"
     );
     Failure::refused(Reason::EgressDenied, detail)
-}
-
-impl Place {
-    fn read(raw: &str) -> Result<Self, Failure> {
-        if let Ok(ip) = raw.parse::<IpAddr>() {
-            return Ok(Self::Address(ip.to_canonical()));
-        }
-        let host = host_name(raw).map(|host| Self::Host(host.into()));
-        host.ok_or_else(|| {
-            let detail = "weft-external-to is neither a host nor an address";
-            Failure::refused(Reason::BadRequest, detail)
-        })
-    }
-}
-
-impl Handed {
-    /// How it leaves.
-    fn admitted<'a>(&'a self, snapshot: &'a Snapshot) -> Result<Admitted<'a>, Failure> {
-        let revoked = match self.speaks {
-            Some(_) => snapshot.revoked_for_good(&self.peer),
-            None => snapshot.revoked(&self.peer),
-        };
-        if let Some(revoked) = revoked {
-            return Err(Failure::Refused {
-                reason: Reason::Revoked,
-                by: Some(revoked.by.clone()),
-                detail:
-                    "the certificate of the caller is revoked: `kubectl get revocations` shows \
-                         by what"
-                        .into(),
-            });
-        }
-        let distrusted = snapshot.vouched.check(&self.peer.certificate.authority);
-        if distrusted.is_err() {
-            let detail =
-                "the certificate of the caller is of an authority that is no longer trusted";
-            return Err(Failure::refused(Reason::NoIdentity, detail));
-        }
-        let spiffe = &self.peer.spiffe;
-        let call = HandedCall {
-            object: &self.object,
-            namespace: spiffe.namespace().unwrap_or_default(),
-            account: spiffe.service_account().unwrap_or_default(),
-            port: self.port,
-            to: match &self.to {
-                Place::Host(host) => To::Host(host),
-                Place::Address(ip) => To::Address(*ip),
-            },
-        };
-        let let_out = snapshot.egress.lets_out(&call);
-        let_out.map_err(|why| self.not_let_out(why))
-    }
-
-    fn not_let_out(&self, why: NotHanded) -> Failure {
-        let Self { object, port, .. } = self;
-        let detail = match why {
-            NotHanded::Object => format!(
-                "ExternalService {object} is not one whose calls leave by this Gateway: name it in \
-                 spec.gateway of that"
-            ),
-            NotHanded::Caller => format!(
-                "spec.sources of ExternalService {object} does not list the service account of the \
-                 caller; list it there"
-            ),
-            NotHanded::Destination => format!(
-                "ExternalService {object} gives no such host or address at port {port}; name it in \
-                 spec.hosts or spec.addresses, with the port"
-            ),
-        };
-        Failure::refused(Reason::EgressDenied, detail)
-    }
-
-    /// Whether what is carried may still leave.
-    pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        self.admitted(snapshot).map(|_| ())
-    }
-}
-
-/// Forgets what a request says of other requests, which are none of this Gateway's.
-pub(super) fn enter(received: &mut Received) {
-    received.context = None;
-    received.retry = false;
-    received.route_override = None;
-    received.client_address = None;
-}
-
-/// The way of what was handed over. `host`: of a request, as it names it; `None` for bytes.
-///
-/// # Errors
-/// When it does not leave, or has nowhere to go.
-pub(super) fn route(
-    connection: &Connection,
-    snapshot: &Snapshot,
-    handed: &Handed,
-    host: Option<Option<&str>>,
-) -> Result<Route, Failure> {
-    shadow::may_pass(snapshot)?;
-    let admitted = handed.admitted(snapshot)?;
-    let target_port = admitted.port.target_port;
-    let choice = match &handed.to {
-        Place::Address(ip) => egress::dialled(connection, SocketAddr::new(*ip, target_port))?,
-        Place::Host(own) => {
-            let named = host.map(|host| host.and_then(host_name));
-            if named.is_some_and(|named| named.as_deref() != Some(&**own)) {
-                let detail = "the request names another host than it was let through by";
-                return Err(Failure::refused(Reason::BadRequest, detail));
-            }
-            let name = wire::names::external(own, target_port);
-            egress::resolved(snapshot, &name, own)?
-        }
-    };
-    let tls = admitted.port.tls.as_ref();
-    let external = External {
-        remote: Arc::clone(admitted.object.origin.label()),
-        tls: tls.map(|tls| (Arc::clone(tls), admitted.server_name().map(Arc::from))),
-        handed: None,
-    };
-    Ok(Route {
-        speaks: handed.speaks,
-        ..egress::leaving(connection, choice, external)
-    })
 }

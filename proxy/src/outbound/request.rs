@@ -29,7 +29,7 @@ use crate::outbound::edge;
 use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
-use crate::outbound::handed_over;
+use crate::outbound::handed;
 use crate::outbound::mirror;
 use crate::outbound::respond::{answer_unsent, conclude_failure, pass_on_response, respond};
 use crate::outbound::route::Route;
@@ -184,7 +184,7 @@ fn receive(
         }
     }
     if connection.handed().is_some() {
-        handed_over::enter(&mut received);
+        handed::enter(&mut received);
     }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);

@@ -17,7 +17,7 @@ use crate::outbound::connection::{CameTo, Connection};
 use crate::outbound::context::override_target;
 use crate::outbound::edits::Unsent;
 use crate::outbound::egress;
-use crate::outbound::handed_over;
+use crate::outbound::handed_route;
 use crate::outbound::listener_route;
 use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::route::{Route, may_leave};
@@ -52,7 +52,7 @@ fn find_route(
         }
         CameTo::Handed(handed) => {
             let host = request.map(|(_, host)| host);
-            return Ok(handed_over::route(connection, snapshot, handed, host)?);
+            return Ok(handed_route::find(connection, snapshot, handed, host)?);
         }
     };
     let standing = opened.standing(snapshot);

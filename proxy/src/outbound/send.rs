@@ -220,7 +220,8 @@ impl Outgoing {
         if let Some(host) = &handing.host {
             rename(&mut parts, host).ok_or_else(|| no_host(host))?;
         }
-        handing.over.write(&mut parts.headers)?;
+        let written = handing.over.write(&mut parts.headers);
+        written.map_err(|bad| Failure::not_sent(Reason::BadRequest, bad))?;
         let request = PeerRequest::Http {
             port: app_port(handing.port)?,
             speak: AppHttp::of(parts.version),

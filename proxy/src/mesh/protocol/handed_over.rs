@@ -9,11 +9,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
-use super::Malformed;
 use crate::http::header_names::{EXTERNAL, EXTERNAL_TO};
 
-const NOT_READ: Malformed =
-    Malformed("weft-external names an object, and weft-external-to a host or an address");
+const NOT_READ: &str = "weft-external names an object, and weft-external-to a host or an address";
 
 /// A call that is to leave the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +25,7 @@ pub struct HandedOver {
 impl HandedOver {
     /// # Errors
     /// When a header cannot hold it.
-    pub(crate) fn write(&self, map: &mut HeaderMap) -> Result<(), Malformed> {
+    pub(crate) fn write(&self, map: &mut HeaderMap) -> Result<(), &'static str> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| NOT_READ);
         map.insert(EXTERNAL, value(&self.object)?);
         map.insert(EXTERNAL_TO, value(&self.to)?);
@@ -38,7 +36,7 @@ impl HandedOver {
     ///
     /// # Errors
     /// When it says it twice, or half of it.
-    pub(crate) fn read(map: &HeaderMap) -> Result<Option<Self>, Malformed> {
+    pub(crate) fn read(map: &HeaderMap) -> Result<Option<Self>, &'static str> {
         match (only(map, &EXTERNAL)?, only(map, &EXTERNAL_TO)?) {
             (None, None) => Ok(None),
             (Some(object), Some(to)) => Ok(Some(Self { object, to })),
@@ -48,7 +46,7 @@ impl HandedOver {
 }
 
 /// The value of a header that must not be there twice.
-fn only(map: &HeaderMap, name: &HeaderName) -> Result<Option<Arc<str>>, Malformed> {
+fn only(map: &HeaderMap, name: &HeaderName) -> Result<Option<Arc<str>>, &'static str> {
     let mut values = map.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
