@@ -161,6 +161,11 @@ impl Interest {
             .chain(standing)
             .filter_map(|entry| entry.gateway.as_ref());
         let services: Vec<ObjectKey> = gateways.map(Index::service_of_gateway).collect();
+        let entries = services.iter().filter_map(|key| index.services.get(key));
+        let ports = entries.flat_map(|entry| entry.ports.values());
+        let candidates = ports.flat_map(|port| &port.candidates);
+        let pods = candidates.filter_map(|one| one.endpoint.pod.clone());
+        self.pods.extend(pods);
         self.gateways.extend(services);
     }
 
