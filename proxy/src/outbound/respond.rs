@@ -27,7 +27,7 @@ use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
 use crate::outbound::edits::{Unsent, preflight, redirection};
 use crate::outbound::opened_to::OpenedTo;
-use crate::outbound::route::{Route, may_leave};
+use crate::outbound::route::{Route, leaves_alike, may_leave};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Counted};
@@ -208,6 +208,8 @@ fn may_go_on(
     shadow::may_pass(snapshot)
         .and_then(|()| connection.may_go_on(snapshot))
         .and_then(|()| may_leave(snapshot, standing))
+        // None leaves by a Gateway.
+        .and_then(|()| leaves_alike(snapshot, standing, false))
 }
 
 /// Answers that the connection carries another protocol from now on, and relays it.
