@@ -87,7 +87,10 @@ fn call_by_gateway_without_pod_is_refused_with_its_name() {
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     assert_eq!(status.reason, "no-endpoint");
     let route = &texts(&status, "route")[0];
-    assert!(route.contains("leaves by Gateway edge/out alone"), "{route}");
+    assert!(
+        route.contains("leaves by Gateway edge/out alone"),
+        "{route}"
+    );
 }
 
 #[test]
