@@ -19,7 +19,8 @@ use wire::v1::resource::Content;
 
 use super::harness::{ACCOUNT, Certificate, EVERY_VERSION, Edge, SOON};
 use crate::support::{
-    Pod, egress, endpoint, external, external_object, id, raw, resolved, resource,
+    Pod, egress, endpoint, external, external_object, get, id, raw, resolved, resource, service,
+    vip,
 };
 
 const HOST: &str = "api.pay.example";
@@ -272,4 +273,49 @@ async fn peer_that_forges_headers_gets_nothing_else() {
     object.callers.push("shop/web".to_owned());
     scene.lets_out(object);
     assert_eq!(scene.forge(&[OBJECT, to("b.pay.example")]).await, 400);
+}
+
+/// Port 80 of Service `shop/pay` stands for [`HOST`], by these endpoints.
+fn standing(endpoints: Vec<v1::Endpoint>) -> v1::Resource {
+    let external = v1::ExternalTarget {
+        object: Some(v1::ObjectRef {
+            kind: "ExternalService".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "pay".to_owned(),
+        }),
+        host: HOST.to_owned(),
+        tls: None,
+        denied: false,
+        gateway: GATEWAY.to_owned(),
+    };
+    let content = Content::Endpoints(v1::Endpoints {
+        endpoints,
+        external: Some(external),
+        ..v1::Endpoints::default()
+    });
+    resource(&wire::names::endpoints("shop", "pay", 80), content)
+}
+
+#[tokio::test]
+async fn service_for_host_leaves_by_gateway_with_its_host() {
+    let scene = Scene::new(Protocol::Http, &["shop/web"]).await;
+    let mut object = scene.object(Protocol::Http);
+    object.ports[0].port = 80;
+    object.callers.push("shop/web".to_owned());
+    scene.lets_out(object);
+    let client = &scene.client;
+    client.set(service("pay", vip().ip(), v1::Protocol::Http1, Vec::new()));
+    let pod = endpoint(scene.edge.pod.ip, MESH_PORT, Some(ACCOUNT));
+    client.set(vec![standing(vec![pod])]);
+    let (status, answer) = get(client.call(vip()).await, "/a", "").await;
+    assert_eq!(status, 200, "{answer}");
+    let got = String::from_utf8(scene.got.lock().clone()).unwrap();
+    let got = got.to_ascii_lowercase();
+    assert!(got.contains(&format!("host: {HOST}\r\n")), "{got}");
+    assert!(!got.contains("weft"), "{got}");
+    // What proves nothing is no pod of a Gateway.
+    let plain = endpoint(scene.server.ip(), scene.server.port(), None);
+    client.set(vec![standing(vec![plain])]);
+    let (status, answer) = get(client.call(vip()).await, "/a", "").await;
+    assert_eq!(status, 503, "{answer}");
 }
