@@ -28,6 +28,7 @@ use crate::outbound::edge::{self, UpgradeHost};
 use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
+use crate::outbound::handed;
 use crate::outbound::mirror;
 use crate::outbound::respond::{
     UpgradingCaller, answer_unsent, conclude_failure, pass_on_response, respond,
@@ -182,6 +183,9 @@ fn receive(
             let tracer = &connection.proxy.telemetry.tracer;
             tracer.leave(&mut received.parts.headers);
         }
+    }
+    if connection.handed().is_some() {
+        handed::enter(&mut received);
     }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);

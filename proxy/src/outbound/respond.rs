@@ -28,7 +28,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::edge::UpgradeHost;
 use crate::outbound::edits::{Unsent, preflight, redirection};
 use crate::outbound::opened_to::OpenedTo;
-use crate::outbound::route::{Route, may_leave};
+use crate::outbound::route::{Route, leaves_alike, may_leave};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Counted};
@@ -223,6 +223,8 @@ fn may_go_on(
         .and_then(|()| connection.may_go_on(snapshot))
         .and_then(|()| is_carried())
         .and_then(|()| may_leave(snapshot, standing))
+        // None leaves by a Gateway.
+        .and_then(|()| leaves_alike(snapshot, standing, false))
 }
 
 /// Answers that the connection carries another protocol from now on, and relays it.

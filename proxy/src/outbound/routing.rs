@@ -18,6 +18,7 @@ use crate::outbound::connection::{CameTo, Connection};
 use crate::outbound::context::override_target;
 use crate::outbound::edits::Unsent;
 use crate::outbound::egress;
+use crate::outbound::handed_route;
 use crate::outbound::listener_route;
 use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::route::{Route, may_leave};
@@ -54,6 +55,10 @@ fn find_route(
             let pod = connection.proxy.own.pod.as_str();
             let client = client.unwrap_or(edge.client);
             return listener_route::find(edge, snapshot, request, (client, pod));
+        }
+        CameTo::Handed(handed) => {
+            let host = request.map(|(_, host)| host);
+            return Ok(handed_route::find(connection, snapshot, handed, host)?);
         }
     };
     let standing = opened.standing(snapshot);
