@@ -130,7 +130,7 @@ async fn run_command(cli: &Cli, console: &mut Console<'_>) -> Result<Conclusion,
     let global = &cli.global;
     global.must_agree()?;
     match &cli.command {
-        Command::Check(command) => command.run(global, console).await,
+        Command::Check(command) => Box::pin(command.run(global, console)).await,
         Command::ProxyConfig(command) => command.run(global, console).await,
         Command::LogLevel(command) => command.run(global, console).await,
         Command::Identity(command) => command.run(global, console).await,

@@ -20,6 +20,9 @@
 //! [`identity::rotation`] decides, and the Lease holder writes one step at a time. Each write counts
 //! up, so a running replica takes no content of an earlier step.
 //!
+//! A replica may have an issuer of its own, in a folder that is mounted into it. Then the Secret holds
+//! the roots and the state alone, and each replica signs with what its folder holds.
+//!
 //! The Secret also holds the mesh's trust domain, since its first start. All identities are of that
 //! one, so a controller that is configured with another refuses to start and leaves the mesh to
 //! those that go on.
@@ -27,8 +30,12 @@
 //! May import `apiserver`, `latest_model`, `metrics`, `observe`, `settings` and `trust_bundle`.
 
 mod announcement;
+mod brought;
 pub(crate) mod certify;
+mod folder;
+mod loaded;
 pub(crate) mod own_certificate;
+mod own_issuers;
 pub(crate) mod reconciler;
 pub(crate) mod rotation;
 pub(crate) mod secret;
@@ -42,25 +49,23 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use identity::authority::{BadAuthority, IssueError, Issued, LeafNames, Serving};
-use identity::rotation::{Announced, State};
+use identity::Roots;
+use identity::authority::candidate::Candidate;
+use identity::authority::{IssueError, Issued, LeafNames, Serving};
+use identity::rotation::Announced;
 use identity::verify::AuthorityId;
-use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
 use runtime::rate::{Allowance, Rate};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
 use wire::v1;
 
-use self::secret::{
-    ApiRoot, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, recorded,
-    root_with_key, text,
-};
+use self::brought::Brought;
+use self::loaded::Loaded;
+use self::secret::{CaError, REVERTED, ROOT_CRT, recorded, text};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +98,7 @@ struct Inner {
     /// first load.
     roots: OnceLock<Roots>,
     loaded: RwLock<Option<Arc<Loaded>>>,
+    brought: Mutex<Brought>,
     /// Resource version of the last content that lacked a root, and since when; each is reported
     /// once.
     refused: Mutex<Option<(String, Instant)>>,
@@ -110,22 +116,6 @@ struct Inner {
     api_pem: watch::Sender<Arc<str>>,
 }
 
-struct Loaded {
-    roots_pem: String,
-    /// Absent when the root was brought without its key.
-    root: Option<Root>,
-    issuer: Issuer,
-    api: Option<ApiRoot>,
-    data: BTreeMap<String, ByteString>,
-    roots_der: Vec<Vec<u8>>,
-    state: State,
-    /// When this step was loaded.
-    since: Instant,
-}
-
-// Its content holds keys.
-opaque_debug!(Loaded);
-
 impl Authority {
     /// An authority that nothing is known of yet, of the trust domain of `own`.
     #[must_use]
@@ -135,6 +125,7 @@ impl Authority {
                 own: own.clone(),
                 roots: OnceLock::new(),
                 loaded: RwLock::new(None),
+                brought: Mutex::default(),
                 refused: Mutex::new(None),
                 write_backs: Mutex::new(Rate::new(WRITE_BACKS)),
                 bundle: watch::Sender::default(),
@@ -272,15 +263,43 @@ impl Authority {
         self.inner.loaded.read().clone()
     }
 
+    /// Notes what this replica's folder holds. True if that is news.
+    fn bring(&self, candidate: Candidate, settle: Duration) -> bool {
+        self.inner.brought.lock().take(candidate, settle)
+    }
+
+    /// Whether a replica with the same folder could use a content.
+    fn must_load(
+        &self,
+        data: &BTreeMap<String, ByteString>,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let brought = self.inner.brought.lock();
+        Loaded::from_data(data.clone(), &self.inner.own, &brought, now).map(|_| ())
+    }
+
+    /// Notes what other replicas sign with beside this one.
+    fn others_sign(&self, others: &[AuthorityId]) {
+        let loaded = self.loaded();
+        let own = loaded.as_ref().and_then(|loaded| loaded.issuer.id());
+        let all = others.iter().chain(&own).map(|id| *id.as_bytes());
+        send_news(&self.inner.signing, all.collect());
+    }
+
     /// Takes the content of a Secret into use, if it works. Returns whether it is a change.
     fn load(&self, secret: &Secret, now: SystemTime) -> Result<bool, CaError> {
         let data = secret.data.clone().unwrap_or_default();
-        if self.loaded().is_some_and(|loaded| loaded.data == data) {
+        let brought = self.inner.brought.lock();
+        if self
+            .loaded()
+            .is_some_and(|loaded| loaded.data == data && !loaded.is_outdated(&brought, now))
+        {
             return Ok(false);
         }
         let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
         self.must_be_ours(&data, namespace)?;
-        let loaded = Loaded::from_data(data, &self.inner.own, now)?;
+        let loaded = Loaded::from_data(data, &self.inner.own, &brought, now)?;
+        drop(brought);
         match self.inner.roots.get() {
             Some(roots) => roots.replace_pem(&loaded.roots_pem)?,
             None => {
@@ -291,12 +310,17 @@ impl Authority {
         }
         let pem = loaded.roots_pem.as_str().into();
         let api_pem = loaded.api_bundle().into();
-        let signing = loaded.issuer.id().map(|id| *id.as_bytes());
+        let own = loaded.issuer.id().map(|id| *id.as_bytes());
+        let mut signing: BTreeSet<[u8; 16]> = own.into_iter().collect();
+        if loaded.own.is_some() {
+            // What others sign with is looked at after this.
+            signing.extend(self.inner.signing.borrow().iter().copied());
+        }
         // Said anew of each step: the issuers of this one are others.
         self.inner.announced.lock().end_others = false;
         *self.inner.loaded.write() = Some(Arc::new(loaded));
         self.send_bundle();
-        send_news(&self.inner.signing, signing.into_iter().collect());
+        send_news(&self.inner.signing, signing);
         // Sent last: its waiters find everything in place.
         send_news(&self.inner.api_pem, api_pem);
         send_news(&self.inner.pem, pem);
@@ -392,68 +416,6 @@ impl Default for Authority {
     fn default() -> Self {
         Self::new(&SpiffeId::of("cluster.local", "weft-system", "weft-controller").unwrap())
     }
-}
-
-impl Loaded {
-    fn from_data(
-        data: BTreeMap<String, ByteString>,
-        own: &SpiffeId,
-        now: SystemTime,
-    ) -> Result<Self, CaError> {
-        let roots_pem = text(&data, ROOT_CRT)?.to_owned();
-        let roots = Roots::from_pem(own, &roots_pem)?;
-        let issuer = Issuer::from_pem(text(&data, ISSUER_CRT)?, text(&data, ISSUER_KEY)?)?;
-        if let Some(outside) = OutsideLife::of(&issuer, now) {
-            return Err(CaError::OutsideLife(outside));
-        }
-        issuer.prove(&roots, now)?;
-        let root = root_with_key(&data, &roots_pem)?;
-        // Without it the mesh goes on, and the Lease holder makes another one.
-        let api = ApiRoot::from_data(&data, own).unwrap_or_else(|error| {
-            warn!(%error, "the root of the aggregated APIs is not usable");
-            None
-        });
-        let roots = signing_first(&roots, &issuer, own, now);
-        let ids: Vec<AuthorityId> = roots.iter().filter_map(AuthorityId::of_der).collect();
-        let state = secret::state(&data, &ids, &issuer).ok_or(BadAuthority::Certificate)?;
-        let roots_der = roots.iter().map(|root| root.to_vec()).collect();
-        Ok(Self {
-            roots_pem,
-            root,
-            issuer,
-            api,
-            data,
-            roots_der,
-            state,
-            since: Instant::now(),
-        })
-    }
-
-    fn api_bundle(&self) -> String {
-        match &self.api {
-            Some(api) => format!("{}\n{}", api.pem.trim_end(), self.roots_pem),
-            None => self.roots_pem.clone(),
-        }
-    }
-}
-
-/// The roots, first the one that the issuer is below. A person may have written them in any order,
-/// and proxies renew what is not below the first one.
-fn signing_first(
-    roots: &Roots,
-    issuer: &Issuer,
-    own: &SpiffeId,
-    now: SystemTime,
-) -> Vec<CertificateDer<'static>> {
-    let mut roots = roots.certificates();
-    let signs = |root: &CertificateDer<'static>| {
-        let alone = Roots::new(own, vec![root.clone()]);
-        alone.is_ok_and(|alone| issuer.prove(&alone, now).is_ok())
-    };
-    if let Some(at) = roots.iter().position(signs) {
-        roots[..=at].rotate_right(1);
-    }
-    roots
 }
 
 fn unavailable(error: &dyn Display) -> SigningError {

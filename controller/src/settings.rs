@@ -282,6 +282,7 @@ mod tests {
             ("WEFT_ROOT_LIFE", "1h"),
             ("WEFT_ROTATION_SETTLE", "1s"),
             ("WEFT_ISSUER_SOURCE", "secret"),
+            ("WEFT_ISSUER_DIRECTORY", "issuer"),
         ])
         .unwrap_err()
         .to_string();
@@ -294,6 +295,7 @@ mod tests {
             "WEFT_ROOT_LIFE",
             "WEFT_ROTATION_SETTLE",
             "WEFT_ISSUER_SECRET",
+            "WEFT_ISSUER_DIRECTORY",
             "WEFT_TAP_HEADERS",
         ] {
             assert!(error.contains(variable), "{error}");

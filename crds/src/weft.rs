@@ -37,8 +37,8 @@ pub use canary_release::{
 pub use definition::{authority_definition, definitions, revocation_definition};
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use external_service::{
-    CaRef, ExternalService, ExternalServicePort, ExternalServiceSpec, ExternalServiceStatus,
-    ExternalSource, ExternalTls,
+    CaRef, ExternalGatewayRef, ExternalService, ExternalServicePort, ExternalServiceSpec,
+    ExternalServiceStatus, ExternalSource, ExternalTls,
 };
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,

@@ -5,7 +5,8 @@
 //! here lies before that: listeners that open and close as the configuration says, TLS with
 //! certificates of the cluster's users, and what makes a client's request one that may be passed on.
 //!
-//! `run` puts the parts together; `ports` accepts, `connection` serves one connection.
+//! `run` puts the parts together; `ports` accepts, `connection` serves one connection. What proxies hand
+//! over that is to leave the mesh comes in by `handing_over`.
 
 #![cfg_attr(
     not(test),
@@ -19,6 +20,7 @@
 mod certificates;
 mod connection;
 mod entrance;
+mod handing_over;
 mod ports;
 mod run;
 mod serving;

@@ -19,9 +19,9 @@ use crate::connection::{Client, Shared, serve};
 use crate::serving::Serving;
 
 /// Wait after a failed accept (out of file descriptors), so it cannot spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A port that could not be opened is tried again after this.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where connections are accepted, and with what they are served.
 #[derive(Clone, Debug)]

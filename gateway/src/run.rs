@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use weft_proxy::{
-    Metrics, Proxy, Running, StartupStep, follow_revocations, of_listener, relieve, run_with,
-    sweep, warn_of_few_files,
+    Metrics, Permits, Proxy, Running, StartupStep, follow_revocations, of_listener, relieve,
+    run_with, sweep, warn_of_few_files,
 };
 
 use crate::connection::Shared;
+use crate::handing_over;
 use crate::ports::{Door, everywhere, follow};
 use crate::serving::Serving;
 use crate::settings::GatewaySettings;
@@ -35,8 +36,10 @@ const STOPS_WITHIN: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub struct Gateway {
     door: Door,
+    /// Of what proxies hand over.
+    handing: Permits,
     opened: watch::Receiver<bool>,
-    following: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -47,13 +50,19 @@ impl Gateway {
         let metrics = &proxy.telemetry.metrics;
         let full = |metrics: &Metrics| metrics.limit("inbound-connections");
         let permits = of_listener(metrics, full, true, 1);
-        let occupancy = Arc::clone(&permits.occupancy);
-        runtime::task::spawn("slow heads", occupancy.watch());
-        let relieving = relieve(Arc::clone(proxy.budget()), vec![permits.clone()]);
+        let full = |metrics: &Metrics| metrics.limit("mesh-connections");
+        let handing = of_listener(metrics, full, true, 1);
+        let both = vec![permits.clone(), handing.clone()];
+        for permits in &both {
+            let occupancy = Arc::clone(&permits.occupancy);
+            runtime::task::spawn("slow heads", occupancy.watch());
+        }
+        let relieving = relieve(Arc::clone(proxy.budget()), both);
         runtime::task::spawn("memory", relieving);
         runtime::task::spawn("sweep", sweep(vec![Arc::clone(&proxy)]));
         let revocations = follow_revocations(Arc::clone(&proxy));
         runtime::task::spawn("revocations", revocations);
+        let mut accepting = handing_over::accept(&proxy, &handing, &addresses);
         let shared = Shared {
             proxy,
             trusted_hops,
@@ -66,10 +75,12 @@ impl Gateway {
         };
         let (opens, opened) = watch::channel(false);
         let following = follow(door.clone(), addresses, opens);
+        accepting.push(runtime::task::spawn("ports", following));
         Self {
             door,
+            handing,
             opened,
-            following: runtime::task::spawn("ports", following),
+            accepting,
         }
     }
 
@@ -93,7 +104,7 @@ impl Gateway {
                 if came != quiet_since.0 {
                     quiet_since = (came, Instant::now());
                 }
-                let open = self.door.permits.occupancy.taken();
+                let open = self.door.permits.occupancy.taken() + self.handing.occupancy.taken();
                 if open == 0 && quiet_since.1.elapsed() >= QUIET_FOR {
                     return;
                 }
@@ -104,10 +115,15 @@ impl Gateway {
 
     /// Closes its ports, and ends what is open within a moment.
     pub async fn stop(self) {
-        self.following.abort();
-        let _ = self.following.await;
+        for accepting in self.accepting {
+            accepting.abort();
+            let _ = accepting.await;
+        }
         self.door.shared.proxy.drain.stop();
-        let ended = self.door.permits.occupancy.emptied();
+        let ended = async {
+            self.door.permits.occupancy.emptied().await;
+            self.handing.occupancy.emptied().await;
+        };
         let _ = timeout(STOPS_WITHIN, ended).await;
     }
 }

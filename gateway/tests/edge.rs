@@ -20,6 +20,7 @@ mod edge {
     mod bytes;
     mod certificates;
     mod clients;
+    mod handed_over;
     mod harness;
     mod hosts;
     mod life;

@@ -19,6 +19,8 @@ mod state;
 
 use std::time::{Duration, SystemTime};
 
+use crate::verify::AuthorityId;
+
 pub use seen::{
     Bundles, Loaded, Offered, Proxy, ProxyStream, Replica, Request, Scope, Seen, Waiting,
 };
@@ -49,7 +51,7 @@ pub enum Step {
     /// For these, which are never none.
     Wait(Vec<Waiting>),
     Go(Move),
-    /// The request can be carried out by the owner of the Secret alone.
+    /// The request can be carried out by the owner of the source alone.
     RootIsExternal,
 }
 
@@ -65,6 +67,8 @@ pub enum Move {
     Finish,
     /// The issuer that is offered, below the same root.
     TakeIssuer,
+    /// Replicas sign by these, which their folders hold, below the same root.
+    KnowIssuers(Vec<AuthorityId>),
     /// A new issuer below the same root, by the request of this id.
     ReplaceIssuer(String),
 }
@@ -80,12 +84,8 @@ pub struct Progress {
 /// The next step of the authority.
 #[must_use]
 pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
-    if let Some(offered) = &seen.offered
-        && seen.source == Source::Secret
-        && state.active() == Some(offered.root)
-        && !offered.signs
-    {
-        return Step::Go(Move::TakeIssuer);
+    if let Some(taken) = take_issuer(state, seen) {
+        return taken;
     }
     let request = seen.request.as_ref();
     let request = request.filter(|request| !state.ids.contains(&request.id));
@@ -107,6 +107,35 @@ pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
         Phase::Activating => Move::Retire,
         Phase::Retiring => Move::Finish,
     })
+}
+
+/// What changes below the root that signs, whatever rotates.
+fn take_issuer(state: &State, seen: &Seen) -> Option<Step> {
+    let offered = seen
+        .offered
+        .filter(|offered| seen.source != Source::Generated && state.active() == Some(offered.root));
+    if let Some(offered) = offered {
+        // The same root, of which the keys are kept elsewhere from now on.
+        let moves = state.rotation.is_none()
+            && seen.source != state.source
+            && [seen.source, state.source].contains(&Source::Files);
+        let lacking = &seen.without_issuer;
+        if moves && seen.source == Source::Files && !lacking.is_empty() {
+            let lacking = lacking.iter().cloned().map(Waiting::NoIssuer);
+            return Some(Step::Wait(lacking.collect()));
+        }
+        // Until then the content has an issuer, which all replicas sign with.
+        let is_taken =
+            offered.signs || (seen.source == Source::Files && state.source != Source::Files);
+        if moves || !is_taken {
+            return Some(Step::Go(Move::TakeIssuer));
+        }
+    }
+    let own = seen.issuers.iter().take(state::MAX_ISSUERS);
+    let own = own.filter(|issuer| !state.issuers.contains(issuer));
+    let own: Vec<AuthorityId> = own.copied().collect();
+    let is_news = state.source == Source::Files && !own.is_empty();
+    is_news.then_some(Step::Go(Move::KnowIssuers(own)))
 }
 
 /// What the bundle says beside its roots.
@@ -188,7 +217,7 @@ fn steady(state: &State, seen: &Seen, request: Option<&Request>, now: SystemTime
 /// The rotation that is to begin, if one is.
 fn wish(state: &State, seen: &Seen, request: Option<&Request>, now: SystemTime) -> Option<Begin> {
     let offered = seen.offered.filter(|offered| {
-        seen.source == Source::Secret
+        seen.source != Source::Generated
             && state.active() != Some(offered.root)
             && !state.is_retired(offered.root)
     });
@@ -198,29 +227,36 @@ fn wish(state: &State, seen: &Seen, request: Option<&Request>, now: SystemTime) 
         reason,
         source: seen.source,
     };
-    let made_up = |word: &str| {
-        let since = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        format!("{word}-{}", since.as_secs())
-    };
     let can_replace = seen.source == Source::Generated || offered.is_some();
     if let Some(request) = request.filter(|_| can_replace) {
         return Some(begin(request.id.clone(), Trigger::Request, request.reason));
     }
-    // What was a Secret's is replaced by a root of our own.
-    let taken_back = seen.source == Source::Generated && state.source == Source::Secret;
+    // What was another owner's is replaced by a root of our own.
+    let taken_back = seen.source == Source::Generated && state.source != Source::Generated;
     if offered.is_some() || taken_back {
-        return Some(begin(made_up("source"), Trigger::Source, Reason::Planned));
+        return Some(begin(
+            made_up("source", now),
+            Trigger::Source,
+            Reason::Planned,
+        ));
     }
     let is_due = seen.root_is_due && seen.source == Source::Generated;
-    is_due.then(|| begin(made_up("life"), Trigger::Life, Reason::Planned))
+    is_due.then(|| begin(made_up("life", now), Trigger::Life, Reason::Planned))
+}
+
+/// The id of a rotation that no user asked for.
+#[must_use]
+pub fn made_up(word: &str, now: SystemTime) -> String {
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{word}-{}", since.as_secs())
 }
 
 /// What a Compromise makes of a rotation that runs; nothing where it has to end first.
 fn take_over(state: &State, rotation: &Rotation, seen: &Seen, request: &Request) -> Option<Move> {
-    if seen.source == Source::Secret {
-        let swaps = rotation.source == Source::Secret && rotation.reason == Reason::Planned;
+    if seen.source != Source::Generated {
+        let swaps = rotation.source != Source::Generated && rotation.reason == Reason::Planned;
         return swaps.then(|| Move::Hasten(request.id.clone()));
     }
     // The next root's key lay beside the former one's: another root is made.
@@ -270,6 +306,9 @@ fn waits(state: &State, rotation: &Rotation, seen: &Seen, now: SystemTime) -> Ve
     };
     let lagging = seen.replicas.iter().filter(lags);
     waits.extend(lagging.cloned().map(Waiting::Replica));
+    if rotation.phase == Phase::Preparing && rotation.source == Source::Files {
+        waits.extend(seen.without_issuer.iter().cloned().map(Waiting::NoIssuer));
+    }
     if rotation.phase == Phase::Preparing && is_planned {
         match &seen.bundles {
             Bundles::Behind(namespaces) => {

@@ -7,7 +7,10 @@
 //! A name is what the caller says. So a call that was recognised by its name goes to an address of
 //! that name, which controllers resolve, and never to any other address that was dialled.
 
+mod gateway;
+mod handed;
 mod host;
+mod outside;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,7 +22,9 @@ use ipnet::IpNet;
 use crate::mode::BadMode;
 use crate::origin::Origin;
 
+pub use handed::{BadCaller, ExternalCaller, HandedCall, NotHanded, To};
 pub use host::{BadHost, HostPattern, host_name, is_address_host};
+pub use outside::{behind_nat64, may_be_outside};
 
 /// Most objects that one pod is given.
 pub const MAX_OBJECTS: usize = 512;
@@ -58,6 +63,10 @@ pub struct ExternalObject {
     pub resolved: Vec<IpAddr>,
     /// Each number once.
     pub ports: Vec<ExternalPort>,
+    /// `namespace/name` of the Gateway by which its calls leave, and by no other way.
+    pub gateway: Option<Arc<str>>,
+    /// At that Gateway: those whose calls it lets out. Everywhere else empty.
+    pub callers: Vec<ExternalCaller>,
 }
 
 /// A port of such an object.
@@ -111,6 +120,8 @@ pub struct ExternalTarget {
     pub tls: Option<Arc<OriginateTls>>,
     /// The object does not admit the pod: its calls are refused.
     pub denied: bool,
+    /// `namespace/name` of the Gateway by which its calls leave, whose pods the endpoints are.
+    pub gateway: Option<Arc<str>>,
 }
 
 /// A call to an address outside the mesh.
@@ -262,7 +273,7 @@ impl Egress {
     }
 
     /// The endpoints that calls by name may go to without a query, which are those of exact
-    /// hosts: names of endpoints resources.
+    /// hosts: names of endpoints resources. None where a Gateway alone needs them.
     pub fn exact_endpoints(&self) -> impl Iterator<Item = String> {
         self.objects
             .iter()
@@ -296,11 +307,10 @@ impl ExternalObject {
             ExternalProtocol::Tls => call.sni?,
             ExternalProtocol::Tcp => return None,
         };
-        let ranks = self.hosts.iter().filter_map(|pattern| {
-            pattern.matches(host).then(|| match pattern {
-                HostPattern::Exact(_) => Rank::ExactHost,
-                HostPattern::Below(suffix) => Rank::Wildcard(suffix.len()),
-            })
+        let fitting = self.hosts.iter().filter(|pattern| pattern.matches(host));
+        let ranks = fitting.map(|pattern| match pattern {
+            HostPattern::Exact(_) => Rank::ExactHost,
+            HostPattern::Below(suffix) => Rank::Wildcard(suffix.len()),
         });
         ranks.max().map(|rank| (rank, By::Host(host)))
     }
@@ -323,16 +333,27 @@ impl ExternalObject {
     }
 
     fn exact_endpoints(&self) -> impl Iterator<Item = String> {
-        let named = self.ports.iter().filter(|port| port.is_by_name());
+        let named = self.ports.iter().filter(move |port| self.dials_names(port));
         named.flat_map(move |port| {
             let hosts = self.exact_hosts();
             hosts.map(move |host| endpoints_name(host, port.target_port))
         })
     }
 
-    /// Whether it gives calls by this host to endpoints at this port.
+    /// Whether calls by a name to a port go to addresses of that name from here.
+    const fn dials_names(&self, port: &ExternalPort) -> bool {
+        self.gateway.is_none() && port.is_by_name()
+    }
+
+    /// Whether calls by this host go to endpoints at this port from here.
     #[must_use]
     pub fn names(&self, host: &str, target_port: u16) -> bool {
+        self.gateway.is_none() && self.gives_endpoints(host, target_port)
+    }
+
+    /// Whether it gives calls by this host to endpoints at this port, wherever these are dialled.
+    #[must_use]
+    pub fn gives_endpoints(&self, host: &str, target_port: u16) -> bool {
         let mut ports = self.ports.iter();
         let mut hosts = self.hosts.iter();
         ports.any(|port| port.is_by_name() && port.target_port == target_port)
@@ -352,10 +373,12 @@ impl ExternalPort {
 }
 
 impl Admitted<'_> {
-    /// The endpoints that the call goes to; `None`: to the address that was dialled.
+    /// The endpoints of a host that the call goes to; `None`: to the address that was dialled, or
+    /// to the pods of a Gateway.
     #[must_use]
     pub fn endpoints(&self) -> Option<String> {
         match self.by {
+            _ if self.object.gateway.is_some() => None,
             By::Address => None,
             By::Host(host) => Some(endpoints_name(host, self.port.target_port)),
         }
@@ -383,46 +406,6 @@ pub fn endpoints_name(host: &str, target_port: u16) -> String {
 
 /// What those names begin with.
 pub const ENDPOINTS: &str = "external/";
-
-/// Whether an answer of DNS may stand outside the mesh, whatever stands in it: no address of the
-/// own machine or link, of no machine or many, and none that hides an IPv4 address in IPv6. What
-/// NAT64 translates (64:ff9b::/96) is as its IPv4 address, since clusters of IPv6 reach IPv4 by it.
-#[must_use]
-pub fn may_be_outside(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [first, ..] = v4.octets();
-            // 0/8 is this network, and 240/4 is reserved with the broadcast address.
-            first != 0
-                && first < 240
-                && !v4.is_loopback()
-                && !v4.is_link_local()
-                && !v4.is_multicast()
-        }
-        IpAddr::V6(v6) => {
-            if let Some(v4) = behind_nat64(ip) {
-                return may_be_outside(v4);
-            }
-            let [first, ..] = v6.segments();
-            // The first six segments of ::a.b.c.d and ::ffff:a.b.c.d, which hold :: and ::1 too.
-            let hides_v4 = matches!(v6.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _]);
-            // fe80::/10.
-            let is_link_local = first & 0xffc0 == 0xfe80;
-            !hides_v4 && !is_link_local && !v6.is_multicast()
-        }
-    }
-}
-
-/// The IPv4 address that NAT64 calls for an address of its prefix 64:ff9b::/96.
-#[must_use]
-pub fn behind_nat64(ip: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(v6) = ip else {
-        return None;
-    };
-    let [.., a, b, c, d] = v6.octets();
-    let is_nat64 = matches!(v6.segments(), [0x64, 0xff9b, 0, 0, 0, 0, ..]);
-    is_nat64.then(|| [a, b, c, d].into())
-}
 
 impl EgressMode {
     #[must_use]

@@ -91,6 +91,18 @@ impl HttpMatch {
         Self::as_described(name, group(path_regex, methods, headers))
     }
 
+    /// The same of one that was compiled elsewhere, where its budget was charged so much.
+    pub fn as_charged(
+        charged: usize,
+        name: &str,
+        path_regex: Option<&str>,
+        methods: &[impl AsRef<str>],
+        headers: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Self {
+        let written = Written::new(name, group(path_regex, methods, headers));
+        Self(Arc::new(Inner::new(written, charged, OnceLock::new())))
+    }
+
     /// Compiles a match, as one of several that share a budget.
     ///
     /// # Errors
@@ -127,7 +139,7 @@ impl HttpMatch {
     }
 
     /// Most bytes that its expressions take where it is compiled, as its budget was charged; 0 of
-    /// one that was not compiled when it was made.
+    /// one for which no budget was.
     #[must_use]
     pub fn compiled_size(&self) -> usize {
         self.0.charged

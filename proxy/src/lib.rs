@@ -54,7 +54,7 @@ pub use crate::telemetry::access_log::flush as flush_access_log;
 
 // The program of a Gateway, which serves listeners of its own.
 pub use crate::config::gateway::{GatewayConfig, ServedGateway};
-pub use crate::outbound::{Edge, Enters, ListenerConnection};
+pub use crate::outbound::{Edge, Enters, ListenerConnection, serve_handed_over};
 
 // A pod in process, as the integration tests make it.
 pub use crate::config::store::Store;
@@ -65,7 +65,7 @@ pub use crate::http::client::dedicated::{Acquire, Dedicated};
 pub use crate::http::replay::Replay;
 pub use crate::inbound::{serve_mesh, serve_plain};
 pub use crate::mesh::peer::Peers;
-pub use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
+pub use crate::mesh::protocol::{AppHttp, AppPort, HandedOver, PeerRequest};
 pub use crate::mesh::tls::MeshTls;
 pub use crate::net::budget::Budget;
 pub use crate::net::connect::tune_closely;

@@ -15,7 +15,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 use crate::failure::Failure;
 use crate::http::client::server_stream::OriginTls;
@@ -25,6 +25,9 @@ use crate::net::connect::Connector;
 
 /// Names whose connections are kept. One pod has 512 objects and queries 256 names.
 const KNOWN: usize = 1024;
+
+/// What every proxy speaks.
+static NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// Those of the public web.
 static PUBLIC: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -44,6 +47,8 @@ struct Proof {
 pub(crate) struct Originators {
     budget: Arc<Budget>,
     connector: Arc<Connector>,
+    /// That are spoken.
+    versions: &'static [&'static SupportedProtocolVersion],
     known: Mutex<HashMap<Proof, Arc<Clients>>>,
 }
 
@@ -52,7 +57,17 @@ impl Originators {
         Self {
             budget,
             connector,
+            versions: NEWEST,
             known: Mutex::default(),
+        }
+    }
+
+    /// Of a Gateway, which has to reach servers that know nothing newer than TLS 1.2. Only its program
+    /// is built with that.
+    pub(crate) fn of_gateway(self) -> Self {
+        Self {
+            versions: ALL_VERSIONS,
+            ..self
         }
     }
 
@@ -93,7 +108,7 @@ impl Originators {
             .map_err(|error| failed(format!("{:?}: {error}", proof.name)))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
+            .with_protocol_versions(self.versions)
             .map_err(|error| failed(error.to_string()))?;
         let roots = believed(&proof.roots).map_err(failed)?;
         let mut config = config.with_root_certificates(roots).with_no_client_auth();

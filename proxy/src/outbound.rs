@@ -1,5 +1,5 @@
-//! Handles connections that the application opens, and those that clients open to a Gateway: accept,
-//! detect, then per request or connection route, edit, breaker, choose, send, copy, fall back and
+//! Handles connections that the application opens, those that clients open to a Gateway, and those that
+//! proxies hand over to it: accept, detect, then per request or connection route, edit, breaker, choose, send, copy, fall back and
 //! respond; and count the result.
 //!
 //! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
@@ -34,6 +34,9 @@ mod egress;
 mod exchange;
 mod fallback;
 mod fault;
+mod handed;
+mod handed_over;
+mod handed_route;
 mod listener_connection;
 mod listener_route;
 mod mirror;
@@ -57,6 +60,7 @@ mod time_limits;
 mod tunnel;
 
 pub use self::edge::{Edge, Enters};
+pub use self::handed_over::serve_handed_over;
 pub use self::listener_connection::ListenerConnection;
 use self::request::handle_request;
 use crate::config::snapshot::{Destination, Snapshot};

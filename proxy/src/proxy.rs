@@ -77,10 +77,11 @@ impl Proxy {
             clients.counted(full.clone())
         };
         let store = Store::new(Arc::clone(&telemetry)).of_pod(certs, roots);
-        let store = if own.is_gateway() {
-            store.of_gateway()
+        let originators = Originators::new(Arc::clone(budget), Arc::clone(&connector));
+        let (store, originators) = if own.is_gateway() {
+            (store.of_gateway(), originators.of_gateway())
         } else {
-            store
+            (store, originators)
         };
         Self {
             own,
@@ -88,7 +89,7 @@ impl Proxy {
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
-            originators: Originators::new(Arc::clone(budget), Arc::clone(&connector)),
+            originators,
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),

@@ -63,6 +63,8 @@ capabilities! {
     ServiceRoutes = "service-routes";
     /// What it may call outside the mesh, and Services that stand for what is there.
     Egress = "egress";
+    /// Objects outside the mesh whose calls are handed over to a Gateway, and never go there directly.
+    EgressGateways = "egress-gateways";
     /// The fields of a bundle by which one root replaces another: it requests another certificate
     /// before the end of its own, and ends connections of other authorities.
     Rotation = "rotation";
@@ -85,6 +87,7 @@ impl Capability {
         Self::Faults,
         Self::ServiceRoutes,
         Self::Egress,
+        Self::EgressGateways,
         Self::Rotation,
         Self::Revocations,
     ];

@@ -1432,6 +1432,16 @@ pub struct ExternalObject {
     pub resolved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "5")]
     pub ports: ::prost::alloc::vec::Vec<ExternalPort>,
+    /// namespace/name of the Gateway by which its calls leave: they are handed over to its pods, which
+    /// are the endpoints of the resource endpoints/NAMESPACE/NAME@gateway:15108. A proxy without
+    /// the capability egress-gateways is sent no object of a port that such an object has, and mode
+    /// DENY, so that its calls are refused.
+    #[prost(string, tag = "6")]
+    pub gateway: ::prost::alloc::string::String,
+    /// To the pods of that Gateway, which the field above is empty for: those whose calls they let
+    /// out, each namespace/account, or namespace/\* for all accounts.
+    #[prost(string, repeated, tag = "7")]
+    pub callers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExternalPort {
@@ -1638,6 +1648,10 @@ pub struct ExternalTarget {
     /// The object does not admit the receiving pod: calls are refused, and there is no endpoint.
     #[prost(bool, tag = "4")]
     pub denied: bool,
+    /// namespace/name of the Gateway by which calls leave, whose pods the endpoints are. A proxy
+    /// without the capability egress-gateways is sent no endpoint.
+    #[prost(string, tag = "5")]
+    pub gateway: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -2341,6 +2355,13 @@ pub struct AuthorityStep {
     /// The roots in use, as ProxyStatus.trusts has them.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// DER of the certificate that signs leaves below the first root, where the replica's own folder
+    /// holds it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub issuer: ::prost::alloc::vec::Vec<u8>,
+    /// The roots below which its folder has an issuer, as ProxyStatus.trusts has them.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub signs_below: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What one proxy needs and what it has acknowledged.
 #[derive(Clone, PartialEq, ::prost::Message)]

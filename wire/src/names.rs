@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use policy::well_known::MESH_PORT;
+
 /// The addresses of a host outside the mesh, each at a port; and what such names begin with.
 pub use policy::egress::{ENDPOINTS as EXTERNAL, endpoints_name as external};
 
@@ -31,6 +33,8 @@ const EXTENDED_RULE: &str = "extended-rule/";
 pub const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
+/// What stands between the name of a Gateway whose pods let calls out, and the port of these.
+const OF_GATEWAY: &str = "@gateway:";
 const POLICY: &str = "policy/";
 /// What names of certificates of listeners begin with.
 pub const CERTIFICATE: &str = "certificate/";
@@ -59,6 +63,17 @@ pub fn service(namespace: &str, name: &str, port: u16) -> String {
 /// Where a Service's port is served.
 pub fn endpoints(namespace: &str, name: &str, port: u16) -> String {
     format!("{ENDPOINTS}{namespace}/{name}:{port}")
+}
+
+/// The pods of a Gateway, `namespace/name`, to which calls out of the mesh are handed over. No
+/// Service has such a name.
+pub fn handing_over(gateway: &str) -> String {
+    format!("{ENDPOINTS}{gateway}{OF_GATEWAY}{MESH_PORT}")
+}
+
+/// Whether this is the name of such a resource.
+pub fn is_handing_over(name: &str) -> bool {
+    name.starts_with(ENDPOINTS) && name.contains(OF_GATEWAY)
 }
 
 /// What TrafficPolicies say of one port of a Service, to its callers.
@@ -240,6 +255,11 @@ mod tests {
         assert_eq!(service("shop", "web", 80), "service/shop/web:80");
         assert_eq!(endpoints("shop", "web", 80), "endpoints/shop/web:80");
         assert_eq!(policy("shop", "web", 80), "policy/shop/web:80");
+        let handing_over = handing_over("edge/out");
+        assert_eq!(handing_over, "endpoints/edge/out@gateway:15108");
+        assert!(is_handing_over(&handing_over));
+        assert!(!is_handing_over(&endpoints("shop", "web", 80)));
+        assert!(matches!(parse(&handing_over), Some(Name::Endpoints { .. })));
         assert_eq!(
             destination([10, 0, 0, 1].into(), 80),
             "destination/10.0.0.1:80"

@@ -159,6 +159,7 @@ not have is off.
 {{- dict
   "source" ($issuer.source | default "generated")
   "secretName" ($issuer.secretName | default "")
+  "directory" ($issuer.directory | default "")
   "configMap" ($roots.configMap | default "")
   "key" ($roots.key | default "ca.crt")
   | toJson -}}

@@ -85,9 +85,9 @@ const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated
                   Weft's kinds are printed with --definitions only: all objects of these kinds \
                   go with them. On the error stream stand the commands for what the cluster still \
                   has of the mesh: kubectl patch for definitions that its injector converts for, \
-                  kubectl rollout restart and kubectl delete for pods with a proxy. Exit status 1 \
-                  while there are such pods, 3 if the cluster does not answer; what is printed to be \
-                  deleted is the same.",
+                  kubectl rollout restart and kubectl delete for pods with a proxy, and for Gateways. \
+                  Exit status 1 while there are such pods, 3 if the cluster does not answer; what is \
+                  printed to be deleted is the same.",
     after_help = "Example:\n  weft uninstall | kubectl delete --ignore-not-found -f -"
 )]
 pub(crate) struct Uninstall {

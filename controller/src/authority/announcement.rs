@@ -39,7 +39,10 @@ impl Authority {
         };
         let announced = *self.inner.announced.lock();
         let within = announced.renew_within.unwrap_or_default().as_millis();
-        let issuers = loaded.state.issuers.iter();
+        // The Lease holder may not know yet what this replica's own folder holds.
+        let own = loaded.own.and_then(|_| loaded.issuer.id());
+        let own = own.filter(|own| !loaded.state.issuers.contains(own));
+        let issuers = loaded.state.issuers.iter().chain(&own);
         let issuers = issuers.filter(|_| announced.end_others);
         let bundle = v1::Bundle {
             roots: loaded.roots_der.clone(),

@@ -19,9 +19,10 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use model::PodId;
 use model::revoked::RevocationSet;
+use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use runtime::keyed_semaphore::KeyedSemaphore;
-use runtime::rate::{Allowance, Rates};
+use runtime::rate::{Allowance, Rate, Rates};
 use tokio::time::{Instant, timeout};
 use tonic::async_trait;
 use tracing::{info, warn};
@@ -58,6 +59,12 @@ const BY_POD: Allowance = Allowance {
 const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
+};
+/// Lines of the log about issued certificates: a mesh may start at once. The next line counts what
+/// was left out, and refusals have lines of their own.
+const ISSUED_LINES: Allowance = Allowance {
+    burst: 100,
+    every: Duration::from_millis(10),
 };
 /// Addresses, pods, and refusals of addresses that are kept at one time; about 200 bytes each.
 const MAX_KEYS: usize = 16 * 1024;
@@ -121,7 +128,28 @@ pub(crate) struct Certifier {
     by_source: Arc<Rates<IpAddr>>,
     by_pod: Arc<Rates<Arc<str>>>,
     log_rates: Arc<Rates<(IpAddr, &'static str)>>,
+    issued_lines: Arc<IssuedLines>,
     metrics: CertifyMetrics,
+}
+
+/// Paces the lines about issued certificates.
+struct IssuedLines(Mutex<(Rate, u64)>);
+
+impl IssuedLines {
+    fn new() -> Self {
+        Self(Mutex::new((Rate::new(ISSUED_LINES), 0)))
+    }
+
+    /// How many had no line before this one, if it may have one.
+    fn line(&self, now: Instant) -> Option<u64> {
+        let mut lines = self.0.lock();
+        let (rate, left_out) = &mut *lines;
+        if rate.take(now).is_err() {
+            *left_out += 1;
+            return None;
+        }
+        Some(std::mem::take(left_out))
+    }
 }
 
 impl std::fmt::Debug for Certifier {
@@ -150,6 +178,7 @@ impl Certifier {
             by_source: Arc::new(Rates::new(BY_SOURCE, MAX_KEYS)),
             by_pod: Arc::new(Rates::new(BY_POD, MAX_KEYS)),
             log_rates: Arc::new(Rates::new(LOG_RATE, MAX_KEYS)),
+            issued_lines: Arc::new(IssuedLines::new()),
             metrics,
         }
     }
@@ -176,7 +205,7 @@ impl Certifier {
                 .take(&(source, reason), Instant::now())
                 .is_ok()
             {
-                warn!(reason, %source, %refusal, "certificate refused");
+                warn!(target: "audit", reason, %source, %refusal, "certificate refused");
             }
             refusal.into()
         })
@@ -206,13 +235,17 @@ impl Certifier {
         let names = self.names(&bearer)?;
         let now = self.dated(&bearer, &names.spiffe, SystemTime::now())?;
         let issued = self.authority.issue(&request.csr, &names, now, self.ttl)?;
-        info!(
-            identity = names.spiffe.as_str(),
-            pod = bearer.pod,
-            %source,
-            serial = issued.serial,
-            "certificate issued"
-        );
+        if let Some(left_out) = self.issued_lines.line(Instant::now()) {
+            info!(
+                target: "audit",
+                identity = names.spiffe.as_str(),
+                pod = bearer.pod,
+                %source,
+                serial = issued.serial,
+                left_out,
+                "certificate issued"
+            );
+        }
         Ok(v1::CertifyResponse {
             chain: issued
                 .chain

@@ -125,6 +125,7 @@ impl Reconciler {
                     None => return Ok(()),
                 }
             }
+            self.bring(self.clock.now()).await;
             let mut outcome = self.step(self.clock.now()).await;
             if outcome.is_ok() {
                 outcome = self.rotate(self.clock.now()).await;
@@ -204,6 +205,10 @@ impl Reconciler {
             Ok(false) => {}
             Err(CaError::OutsideLife(outside)) if is_holder => {
                 return self.revive(secret, outside, now).await;
+            }
+            Err(refused @ CaError::NoOwnIssuer { .. }) => {
+                self.introduce(secret, now).await?;
+                return Err(refused);
             }
             Err(error) => return Err(error),
         }
@@ -294,7 +299,7 @@ impl Reconciler {
             return Ok(());
         }
         let Some(root) = &loaded.root else {
-            // The owner of a Secret renews it, which `Expiring` waits for.
+            // The owner of a source renews it, which `Expiring` waits for.
             if loaded.state.source == Source::Generated {
                 warn!("the issuer should be replaced, and the root's key is not here to do it");
             }
@@ -340,8 +345,11 @@ impl Reconciler {
         let state = secret::state(data, &roots.ids(), &former).ok_or(BadAuthority::Certificate)?;
         let issuer = match root {
             Some(root) => successor(&root, &roots, now)?,
-            // Its owner may have renewed it meanwhile.
-            None => match self.held(&state, former.not_after(), now).await {
+            // Its owner may have renewed it meanwhile. What a folder holds is written nowhere.
+            None if self.watched.source() == Source::Files => {
+                return Err(CaError::NoRootKey(outside));
+            }
+            None => match self.held(&state, Some(former.not_after()), now).await {
                 Held::Usable(found) if roots.ids().contains(&found.root_id) => found.issuer,
                 _ => return Err(CaError::NoRootKey(outside)),
             },
@@ -411,6 +419,7 @@ impl Reconciler {
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
         error!(
+            target: "audit",
             missing,
             manager, "the authority's Secret lacks roots that proxies trust; it is not taken"
         );

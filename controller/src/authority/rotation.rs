@@ -23,10 +23,12 @@ use runtime::ready::{Hold, Ready};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::own_issuers::{OTHERS, OwnIssuers};
 use super::secret::{
     CaError, ISSUER_CRT, ISSUER_KEY, NEXT_ISSUER_CRT, NEXT_ISSUER_KEY, NEXT_ROOT_CRT,
-    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, field, text,
+    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, text,
 };
+use super::source::Looks;
 use super::{Authority, Loaded};
 use crate::latest_model::LatestModel;
 use crate::observe::acknowledged::{Observed, ReplicaStep};
@@ -39,8 +41,13 @@ const LATE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// Seconds by which a clock may differ from the API server's while a planned step is made.
 const CLOCK_IS_OFF: u64 = 60;
-/// The other replicas, until it is known which there are.
-const OTHERS: &str = "(the others)";
+/// What is there while a root is being brought.
+const NEXT: [&str; 4] = [
+    NEXT_ROOT_CRT,
+    NEXT_ROOT_KEY,
+    NEXT_ISSUER_CRT,
+    NEXT_ISSUER_KEY,
+];
 
 /// What rotations are decided by.
 pub(crate) struct Watched {
@@ -50,13 +57,13 @@ pub(crate) struct Watched {
     pub(super) settings: AuthoritySettings,
     leaf_ttl: Duration,
     /// This replica.
-    pod_name: String,
+    pub(super) pod_name: String,
     /// Since when this replica runs.
     pub(super) started: Instant,
     /// Since when pods have had no stream, by uid.
     lost: Mutex<HashMap<Arc<str>, SystemTime>>,
-    /// Since when the key of the configured Secret has fitted no certificate.
-    pub(super) mismatched: Mutex<Option<Instant>>,
+    /// Of the configured source, and of this replica's folder.
+    pub(super) looks: Looks,
     /// The clock is far from the API server's, by the last write.
     clock_is_off: AtomicBool,
 }
@@ -79,7 +86,7 @@ impl Watched {
             pod_name: pod_name.to_owned(),
             started: Instant::now(),
             lost: Mutex::default(),
-            mismatched: Mutex::default(),
+            looks: Looks::default(),
             clock_is_off: AtomicBool::new(false),
         }
     }
@@ -91,12 +98,13 @@ impl Watched {
         }
     }
 
-    /// All of it. `offered`: what the configured Secret holds.
+    /// All of it. `offered`: what the configured source holds.
     pub(super) fn seen(
         &self,
         loaded: &Loaded,
         request: Option<Request>,
         offered: Option<Offered>,
+        own: &OwnIssuers,
         now: SystemTime,
     ) -> Seen {
         // A root that was brought with its key is its owner's to replace.
@@ -110,15 +118,23 @@ impl Watched {
             request,
             root_is_due: loaded.root.as_ref().is_some_and(is_due),
             has_root_key: loaded.root.is_some(),
-            source: match self.settings.source {
-                IssuerSource::Generated => Source::Generated,
-                IssuerSource::Secret { .. } => Source::Secret,
-            },
+            source: self.source(),
             offered,
+            issuers: own.ids(),
+            without_issuer: own.without.clone(),
             replicas: self.replicas(loaded, now),
             bundles: self.bundles(loaded, now),
             proxies: self.proxies(now),
             clock_is_off: self.clock_is_off.load(Relaxed),
+        }
+    }
+
+    /// The configured one.
+    pub(super) fn source(&self) -> Source {
+        match self.settings.source {
+            IssuerSource::Generated => Source::Generated,
+            IssuerSource::Secret { .. } => Source::Secret,
+            IssuerSource::Files => Source::Files,
         }
     }
 
@@ -242,12 +258,16 @@ pub(crate) async fn follow_others(authority: Authority, observed: Observed, read
     }
 }
 
+type NamedRoots = Vec<(AuthorityId, String)>;
+
 /// What a step is made of.
 pub(super) struct Making<'a> {
     pub(super) own: &'a SpiffeId,
     pub(super) loaded: &'a Loaded,
-    /// What the configured Secret holds.
+    /// What the configured source holds.
     pub(super) candidate: Option<&'a Candidate>,
+    /// The configured one.
+    pub(super) source: Source,
     pub(super) root_life: Duration,
     pub(super) now: SystemTime,
 }
@@ -269,8 +289,12 @@ impl Making<'_> {
             }
             Move::Hasten(id) => Ok(state.hastened(id)),
             Move::Activate => {
-                let issuer = self.activate(data)?;
-                Ok(state.activated(id_of(&issuer)?, self.now))
+                let rotation = state.rotation.as_ref();
+                let issuer = match rotation.map(|rotation| rotation.source) {
+                    Some(Source::Files) => self.activate_files(data)?,
+                    _ => id_of(&self.activate(data)?)?,
+                };
+                Ok(state.activated(issuer, self.now))
             }
             Move::Retire => {
                 let former = state.roots.get(1..).unwrap_or_default();
@@ -282,14 +306,22 @@ impl Making<'_> {
             Move::Finish => Ok(state.finished()),
             Move::TakeIssuer => {
                 let candidate = self.candidate.ok_or(CaError::Missing("tls.crt"))?;
-                put_issuer(&candidate.issuer, data);
+                match self.source {
+                    Source::Files => leave_keys(data),
+                    Source::Generated | Source::Secret => put_issuer(&candidate.issuer, data),
+                }
                 let mut roots = self.roots(text(data, ROOT_CRT)?)?;
                 // Its owner may have renewed the root too, with its key.
                 let renewed = roots.iter_mut().filter(|(id, _)| *id == candidate.root_id);
                 renewed.for_each(|(_, pem)| pem.clone_from(&candidate.root_pem));
                 put_roots(&roots, data);
-                Ok(state.with_issuer(candidate.issuer_id, None))
+                let mut next = state.with_issuer(candidate.issuer_id, None);
+                if [self.source, state.source].contains(&Source::Files) {
+                    next.source = self.source;
+                }
+                Ok(next)
             }
+            Move::KnowIssuers(issuers) => Ok(state.with_issuers(issuers)),
             Move::ReplaceIssuer(id) => {
                 let root = self.loaded.root.as_ref();
                 let root = root.ok_or(CaError::Missing(ROOT_KEY))?;
@@ -323,6 +355,10 @@ impl Making<'_> {
                 ]);
                 candidate.root_pem.clone()
             }
+            Source::Files => {
+                let candidate = self.candidate.ok_or(CaError::Missing("tls.crt"))?;
+                candidate.root_pem.clone()
+            }
         };
         data.extend([field(NEXT_ROOT_CRT, pem.as_str())]);
         let brought = self.roots(&pem)?.into_iter().next();
@@ -334,15 +370,45 @@ impl Making<'_> {
         Ok(id)
     }
 
-    /// Lets the next root sign, which destroys the key of the one before.
-    fn activate(&self, data: &mut BTreeMap<String, ByteString>) -> Result<Issuer, CaError> {
+    /// The roots with the next one first, its id, and its text.
+    fn next_first(
+        &self,
+        data: &BTreeMap<String, ByteString>,
+    ) -> Result<(NamedRoots, AuthorityId, String), CaError> {
         let next = text(data, NEXT_ROOT_CRT)?.to_owned();
         let brought = self.roots(&next)?.into_iter().next();
         let (id, pem) = brought.ok_or(CaError::Missing(NEXT_ROOT_CRT))?;
         let mut roots = self.roots(text(data, ROOT_CRT)?)?;
         roots.retain(|(root, _)| *root != id);
         roots.insert(0, (id, pem));
-        let newest = self.candidate.filter(|candidate| candidate.root_id == id);
+        Ok((roots, id, next))
+    }
+
+    /// Lets the next root sign by what the folders of the replicas hold.
+    fn activate_files(
+        &self,
+        data: &mut BTreeMap<String, ByteString>,
+    ) -> Result<AuthorityId, CaError> {
+        let (roots, id, _) = self.next_first(data)?;
+        let own = self.candidate.filter(|candidate| candidate.root_id == id);
+        let own = own.ok_or_else(|| CaError::NoOwnIssuer {
+            root: id.to_string(),
+            now: date(self.now),
+        })?;
+        put_roots(&roots, data);
+        leave_keys(data);
+        for key in NEXT {
+            data.remove(key);
+        }
+        Ok(own.issuer_id)
+    }
+
+    /// Lets the next root sign, which destroys the key of the one before.
+    fn activate(&self, data: &mut BTreeMap<String, ByteString>) -> Result<Issuer, CaError> {
+        let (roots, id, next) = self.next_first(data)?;
+        // What a folder holds is copied nowhere, also where the source was changed meanwhile.
+        let newest = self.candidate.filter(|_| self.source == Source::Secret);
+        let newest = newest.filter(|candidate| candidate.root_id == id);
         let key = text(data, NEXT_ROOT_KEY).map(str::to_owned);
         let issuer = match (key, newest) {
             (Ok(key), _) => {
@@ -363,12 +429,7 @@ impl Making<'_> {
         };
         put_roots(&roots, data);
         put_issuer(&issuer, data);
-        for key in [
-            NEXT_ROOT_CRT,
-            NEXT_ROOT_KEY,
-            NEXT_ISSUER_CRT,
-            NEXT_ISSUER_KEY,
-        ] {
+        for key in NEXT {
             data.remove(key);
         }
         Ok(issuer)
@@ -394,6 +455,13 @@ fn id_of(issuer: &Issuer) -> Result<AuthorityId, CaError> {
     issuer
         .id()
         .ok_or(CaError::Authority(BadAuthority::Certificate))
+}
+
+/// They are with the owners of the folders from now on.
+fn leave_keys(data: &mut BTreeMap<String, ByteString>) {
+    for key in [ROOT_KEY, ISSUER_CRT, ISSUER_KEY] {
+        data.remove(key);
+    }
 }
 
 fn put_roots(roots: &[(AuthorityId, String)], data: &mut BTreeMap<String, ByteString>) {

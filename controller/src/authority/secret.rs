@@ -59,6 +59,18 @@ pub(crate) enum CaError {
          make a new one: put an issuer that the root has signed into {ISSUER_CRT} and {ISSUER_KEY}"
     )]
     NoRootKey(OutsideLife),
+    /// The issuers are files, and this replica has none that could sign.
+    #[error(
+        "{SECRET}: the mesh's issuers are files, and the folder of this controller holds none below root \
+         {root} that is valid at {now}: put one there (identity.issuer.directory), or, where another source \
+         was configured, keep directory and its volume until CertificateAuthority weft has that source"
+    )]
+    NoOwnIssuer {
+        /// The first root.
+        root: String,
+        /// By this controller's clock.
+        now: String,
+    },
     /// The root's life is over.
     #[error(
         "{SECRET}: the root ended at {ended}: delete the Secret while no controller runs, \
@@ -215,9 +227,7 @@ pub(super) fn state(
 ) -> Option<State> {
     let issuer = issuer.id()?;
     let root = *ids.first()?;
-    let stored = data.get(ROTATION);
-    let stored = stored.and_then(|text| serde_json::from_slice::<State>(&text.0).ok());
-    let Some(mut stored) = stored else {
+    let Some(mut stored) = stored(data) else {
         return Some(State::of(root, issuer));
     };
     if !stored.describes(ids) {
@@ -230,11 +240,15 @@ pub(super) fn state(
     Some(stored)
 }
 
+/// What a content says itself.
+pub(super) fn stored(data: &BTreeMap<String, ByteString>) -> Option<State> {
+    let stored = data.get(ROTATION)?;
+    serde_json::from_slice(&stored.0).ok()
+}
+
 /// The step alone, of a content that may not be usable.
 pub(super) fn step(data: &BTreeMap<String, ByteString>) -> u64 {
-    let stored = data.get(ROTATION);
-    let stored = stored.and_then(|text| serde_json::from_slice::<State>(&text.0).ok());
-    stored.map_or(0, |state| state.step)
+    stored(data).map_or(0, |state| state.step)
 }
 
 /// A text as a field of the Secret.

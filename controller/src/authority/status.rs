@@ -28,7 +28,7 @@ use super::Loaded;
 use super::secret::{clock_difference, date};
 use super::source::Held;
 
-/// Names of what is waited for in the status.
+/// Issuers, and names of what is waited for, in the status.
 const MAX_NAMED: usize = 8;
 /// A phase that waits for longer says so.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -39,6 +39,8 @@ pub(super) struct Report<'a> {
     pub(super) seen: &'a Seen,
     pub(super) step: &'a Step,
     pub(super) held: &'a Held,
+    /// What the replicas' own folders sign with.
+    pub(super) others: &'a [CertificateDer<'static>],
     /// Why the step could not be made.
     pub(super) failed: Option<String>,
     pub(super) now: SystemTime,
@@ -127,7 +129,7 @@ impl Report<'_> {
                 .or_else(|| self.replaced())
                 .or_else(|| before.rotation.clone()),
             roots,
-            issuers: vec![self.issuer()],
+            issuers: self.issuers(),
             retired: ids.map(|one| named(one.root)).collect(),
             proxies: Some(AuthorityProxies {
                 total: count(progress.total),
@@ -141,7 +143,7 @@ impl Report<'_> {
                     .collect(),
             }),
             root_ends: active.map(left),
-            issuer_ends: Some(left(self.loaded.issuer.not_after())),
+            issuer_ends: Some(left(self.issuer_end())),
             trusting: of_total(progress.trusting),
             renewed: of_total(progress.renewed),
             conditions: self.conditions(object, &before),
@@ -238,6 +240,26 @@ impl Report<'_> {
     fn root_end(&self) -> Option<SystemTime> {
         let root = self.loaded.roots_der.first()?;
         verify::not_after(&CertificateDer::from(root.as_slice()))
+    }
+
+    /// The one of this replica first.
+    fn issuers(&self) -> Vec<IssuerStatus> {
+        let own = self.loaded.issuer.certificate();
+        let others = self.others.iter().filter(|other| *other != own);
+        let others = others.map(|other| IssuerStatus {
+            fingerprint: fingerprint(other),
+            authority: AuthorityId::of_der(other).map(named),
+            not_after: verify::not_after(other).map(date),
+            renews_at: None,
+        });
+        let all = std::iter::once(self.issuer()).chain(others);
+        all.take(MAX_NAMED).collect()
+    }
+
+    /// The end of the one that ends first.
+    fn issuer_end(&self) -> SystemTime {
+        let others = self.others.iter().filter_map(verify::not_after);
+        others.fold(self.loaded.issuer.not_after(), SystemTime::min)
     }
 
     fn issuer(&self) -> IssuerStatus {
@@ -337,7 +359,7 @@ impl Report<'_> {
         if ends_soon(issuer.not_before(), issuer.not_after()) {
             let until = date(issuer.not_after());
             let message = format!(
-                "the issuer ends at {until}: see the controller's log, or renew it in its Secret"
+                "the issuer ends at {until}: see the controller's log, or renew it in its Secret or folder"
             );
             return (true, "IssuerEnds", message);
         }
@@ -352,7 +374,7 @@ impl Report<'_> {
 }
 
 const EXTERNAL: &str =
-    "the root is its owner's: put another issuer into the Secret, and the mesh follows it";
+    "the root is its owner's: put another issuer into its source, and the mesh follows it";
 
 /// As the status writes it.
 pub(super) fn phase(state: &State) -> &'static str {

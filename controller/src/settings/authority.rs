@@ -1,5 +1,6 @@
 //! Where the certificate authority's root comes from, how long it lasts, and how long kubelets take.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::env::EnvReader;
@@ -19,6 +20,17 @@ pub(crate) struct AuthoritySettings {
     /// After the last trust bundle was written.
     pub(crate) settle: Duration,
     pub(crate) source: IssuerSource,
+    /// The folder that may hold an issuer of this replica's own, whatever the source is: one that the
+    /// mesh leaves is needed until the next one signs.
+    pub(crate) directory: Option<Directory>,
+}
+
+/// A mounted folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    /// ConfigMap and key of the roots; none: they stand in the folder.
+    pub(crate) roots: Option<(String, String)>,
 }
 
 /// What brings the issuer.
@@ -32,6 +44,8 @@ pub(crate) enum IssuerSource {
         /// ConfigMap and key of the roots; none: they stand in the Secret.
         roots: Option<(String, String)>,
     },
+    /// The folder of each replica.
+    Files,
 }
 
 impl Default for AuthoritySettings {
@@ -40,6 +54,7 @@ impl Default for AuthoritySettings {
             root_life: identity::authority::ROOT_LIFE,
             settle: Duration::from_secs(120),
             source: IssuerSource::Generated,
+            directory: None,
         }
     }
 }
@@ -58,6 +73,11 @@ pub(super) fn read(env: &mut EnvReader) -> AuthoritySettings {
     let roots: String = env.or("WEFT_ISSUER_ROOTS", String::new());
     let key: String = env.or("WEFT_ISSUER_ROOTS_KEY", "ca.crt".to_owned());
     let roots = (!roots.is_empty()).then_some((roots, key));
+    let directory: String = env.or("WEFT_ISSUER_DIRECTORY", String::new());
+    let path = PathBuf::from(directory);
+    if !path.as_os_str().is_empty() && !path.is_absolute() {
+        env.mistake("WEFT_ISSUER_DIRECTORY", "must be an absolute path");
+    }
     let source = match kind.as_str() {
         "generated" => IssuerSource::Generated,
         "secret" => {
@@ -65,10 +85,20 @@ pub(super) fn read(env: &mut EnvReader) -> AuthoritySettings {
                 let why = "must name the Secret of the issuer, which is another one than weft-ca";
                 env.mistake("WEFT_ISSUER_SECRET", why);
             }
+            let roots = roots.clone();
             IssuerSource::Secret { name, roots }
         }
+        "files" => {
+            if path.as_os_str().is_empty() {
+                env.mistake(
+                    "WEFT_ISSUER_DIRECTORY",
+                    "must name the folder of the issuer",
+                );
+            }
+            IssuerSource::Files
+        }
         _ => {
-            env.mistake("WEFT_ISSUER_SOURCE", "must be generated or secret");
+            env.mistake("WEFT_ISSUER_SOURCE", "must be generated, secret or files");
             IssuerSource::Generated
         }
     };
@@ -76,5 +106,6 @@ pub(super) fn read(env: &mut EnvReader) -> AuthoritySettings {
         root_life,
         settle,
         source,
+        directory: (!path.as_os_str().is_empty()).then_some(Directory { path, roots }),
     }
 }

@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crds::item::Item;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use futures::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use gateway_api::gateway::NAME_LABEL;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -25,8 +27,6 @@ use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Group and version of what `kubectl rollout restart` restarts.
 const APPS: &str = "apps/v1";
-/// Name of the proxy's container.
-const PROXY: &str = "weft-proxy";
 
 /// Prepares the mesh in `namespace` for its end and returns the message for the person who
 /// uninstalls.
@@ -127,7 +127,7 @@ async fn mark_one(client: Client, namespace: String) -> Result<bool, String> {
     }
 }
 
-/// Pods that still carry a proxy, by namespace.
+/// Pods that still carry a proxy, or are one, by namespace.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Carriers {
     pods: usize,
@@ -135,6 +135,8 @@ struct Carriers {
     restartable: BTreeMap<String, BTreeSet<String>>,
     /// Namespace to pods that no controller makes anew on a restart.
     alone: BTreeMap<String, BTreeSet<String>>,
+    /// Namespace to Gateways, with which their pods go.
+    gateways: BTreeMap<String, BTreeSet<String>>,
 }
 
 async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
@@ -155,18 +157,25 @@ async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
 impl Carriers {
     fn add(&mut self, pod: &Pod) {
         let spec = pod.spec.as_ref();
-        let carries = spec
-            .and_then(|spec| spec.init_containers.as_ref())
-            .is_some_and(|containers| containers.iter().any(|container| container.name == PROXY));
+        let init = spec.and_then(|spec| spec.init_containers.as_deref());
+        let carries = is_among(init, PROXY_CONTAINER);
+        let own = spec.map(|spec| spec.containers.as_slice());
+        let is_gateway = !carries && is_among(own, GATEWAY_CONTAINER);
         let phase = pod
             .status
             .as_ref()
             .and_then(|status| status.phase.as_deref());
-        if !carries || matches!(phase, Some("Succeeded" | "Failed")) {
+        if !(carries || is_gateway) || matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
         self.pods += 1;
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let labels = pod.metadata.labels.as_ref().filter(|_| is_gateway);
+        if let Some(gateway) = labels.and_then(|labels| labels.get(NAME_LABEL)) {
+            let gateways = self.gateways.entry(namespace).or_default();
+            gateways.insert(gateway.clone());
+            return;
+        }
         match owner(pod) {
             Some(owner) => self.restartable.entry(namespace).or_default().insert(owner),
             None => {
@@ -202,7 +211,20 @@ impl Carriers {
                 pods.join(" ")
             );
         }
+        for (namespace, gateways) in &self.gateways {
+            let gateways: Vec<&str> = gateways.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                report,
+                "  of Gateways: kubectl -n {namespace} delete gateways.gateway.networking.k8s.io {}",
+                gateways.join(" ")
+            );
+        }
     }
+}
+
+fn is_among(containers: Option<&[Container]>, name: &str) -> bool {
+    let mut containers = containers.into_iter().flatten();
+    containers.any(|container| container.name == name)
 }
 
 /// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
@@ -239,7 +261,7 @@ mod tests {
 
     fn pod(name: &str, owner: Option<(&str, &str)>, proxy: bool) -> Value {
         let containers = if proxy {
-            json!([{"name": PROXY}])
+            json!([{"name": PROXY_CONTAINER}])
         } else {
             json!([])
         };
@@ -371,6 +393,33 @@ mod tests {
             report.contains("in shop, to be deleted or to finish: bare clone-0 task-x"),
             "{report}"
         );
+    }
+
+    #[tokio::test]
+    async fn gateways_are_named_whose_pods_run() {
+        let of = |name: &str, gateway: &str| {
+            let mut pod = pod(name, Some(("ReplicaSet", "edge-weft-7f9")), false);
+            pod["spec"]["containers"] = json!([{"name": GATEWAY_CONTAINER}]);
+            pod["metadata"]["labels"][NAME_LABEL] = json!(gateway);
+            pod
+        };
+        let mut ended = of("other-weft-7f9-a", "other");
+        ended["status"]["phase"] = json!("Failed");
+        let api = with_pods(&[
+            of("edge-weft-7f9-a", "edge"),
+            of("edge-weft-7f9-b", "edge"),
+            ended,
+            pod("bare", None, true),
+        ]);
+        let report = leave(api.client(), MESH).await.unwrap();
+        for words in [
+            "3 pods still carry a proxy",
+            "in shop, to be deleted or to finish: bare\n",
+            "of Gateways: kubectl -n shop delete gateways.gateway.networking.k8s.io edge\n",
+        ] {
+            assert!(report.contains(words), "{words}: {report}");
+        }
+        assert!(!report.contains("rollout restart"), "{report}");
     }
 
     #[tokio::test]

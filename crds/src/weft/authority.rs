@@ -87,8 +87,8 @@ pub struct CertificateAuthorityStatus {
     /// `Steady`, `Preparing`, `Activating` or `Retiring`. Left out until Weft has seen the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Where the issuer comes from: `Generated` or `Secret`. Left out until Weft has seen the
-    /// object.
+    /// Where the issuer comes from: `Generated`, `Secret` or `Files`. Left out until Weft has seen
+    /// the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// What happens and what comes next, for the columns of `kubectl get`. Left out when there is
@@ -233,6 +233,8 @@ status_words! {
         Generated,
         /// A Secret of the release's namespace.
         Secret,
+        /// The folder of each controller.
+        Files,
     }
 }
 

@@ -280,6 +280,11 @@ fn external_columns() -> Value {
     json!([
         text("Hosts", ".status.summary", "The hosts and addresses."),
         text("Ports", ".status.target", "The ports that callers use."),
+        text(
+            "Gateway",
+            ".spec.gateway.name",
+            "The Gateway by which calls leave; each caller's own proxy where it is empty."
+        ),
         state(
             "Accepted",
             "Whether it can be understood and has an effect.",

@@ -65,6 +65,10 @@ pub struct ExternalServiceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub sources: Option<Vec<ExternalSource>>,
+    /// The Gateway by which calls leave the mesh. Each caller's own proxy sends them out when left
+    /// out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<ExternalGatewayRef>,
 }
 
 /// A port outside the mesh.
@@ -136,6 +140,20 @@ pub struct ExternalSource {
     pub name: String,
     /// Namespace of the service account; the object's own when left out. Another one only in an
     /// object of the namespace of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// A Gateway of Weft.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]), transform = without_defaults)]
+pub struct ExternalGatewayRef {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the Gateway; the object's own when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,

@@ -127,6 +127,7 @@ fn unnoticed(
     begin: impl FnOnce() -> Outcome,
 ) -> Outcome {
     let cluster = shop.cluster();
+    authority::reaches(cluster, ENDED_WITHIN, authority::STEADY)?;
     let former = authority::root(cluster)?;
     let bundle = shop.bundle()?;
     // Proxies that have just started have reported nothing yet.

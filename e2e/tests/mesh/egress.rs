@@ -5,7 +5,8 @@ use anyhow::{Context as _, bail, ensure};
 use e2e::{
     echo::load::Summary,
     harness::{
-        App, Namespace, Outcome, Outside, Pod, eventually,
+        App, Gateway, Namespace, Outcome, Outside, Pod, eventually,
+        gateways::listener,
         outside::{ADDRESSES, Certificate, name},
     },
 };
@@ -170,7 +171,7 @@ fn names_that_lead_into_the_cluster_are_not_called() -> Outcome {
     let good = name("good", ADDRESSES[0]);
     let ports = json!([{"port": 8080, "protocol": "HTTP"},
         {"port": outside.address.port(), "protocol": "HTTP"}]);
-    let named = [&hosts[..], &[good.clone()]].concat();
+    let named = [&hosts[..], std::slice::from_ref(&good)].concat();
     ns.apply_all(&[external("inside", &json!({"hosts": named, "ports": ports}))])?;
     arrives(
         &client,
@@ -324,6 +325,54 @@ fn header_selects_between_two_hosts_outside() -> Outcome {
         let right = arrived.iter().all(|one| one.host.starts_with(host));
         assert!(right && !arrived.is_empty(), "{host}: {arrived:?}");
     }
+    Ok(())
+}
+
+/// Before a pod of the Gateway is there, and for every other account, nothing leaves in another way.
+// Claims: egress-1, egress-2
+#[test]
+fn named_host_is_reached_by_gateway_alone() -> Outcome {
+    let gateway = Gateway::named("egress")?;
+    gateway.listen(&[listener("http", 80, "HTTP", &json!({}))], &[])?;
+    let ns = Namespace::meshed("egress-gateway")?;
+    ns.annotate("weft.dev/egress", Some("deny"))?;
+    ns.run(&["client", "stranger"])?;
+    let (client, stranger) = (ns.pod("client")?, ns.pod("stranger")?);
+    let (named, _other) = servers()?;
+    let port = named.address.port();
+    let pay = name("pay", ADDRESSES[0]);
+    let called = url(&pay, port, "/");
+    denied(&client, &called, &[])?;
+
+    let parent = gateway.parent();
+    let object = |name: &Value| {
+        let sources = json!([{"kind": "ServiceAccount", "name": "client"}]);
+        let ports = json!([{"port": port, "protocol": "HTTP"}]);
+        let by = json!({"name": name, "namespace": parent["namespace"]});
+        let spec = json!({"hosts": [pay], "ports": ports, "sources": sources, "gateway": by});
+        external("pay", &spec)
+    };
+    ns.apply_all(&[object(&json!("missing"))])?;
+    eventually(SOON, "without its Gateway nothing leaves", || {
+        client.refused(&called, &[], 503, "no-endpoint")
+    })?;
+    ns.await_condition("externalservices/pay", "ResolvedRefs", "False")?;
+    assert_eq!(named.connections(), 0, "{:?}", named.arrived());
+
+    gateway.programmed()?;
+    ns.apply_all(&[object(&parent["name"])])?;
+    arrives(&client, &called, &[], "named")?;
+    denied(&stranger, &called, &[])?;
+    // What an application writes of it itself is not read.
+    let forged = [
+        "-H",
+        "weft-external: shop/other",
+        "-H",
+        "weft-external-to: 127.0.0.1",
+    ];
+    arrives(&client, &called, &forged, "named")?;
+    let arrived = format!("{:?}", named.arrived());
+    assert!(!arrived.contains("weft-"), "{arrived}");
     Ok(())
 }
 

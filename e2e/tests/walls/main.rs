@@ -123,6 +123,8 @@ const EXEMPT: Exempt = Exempt {
                 // Which name has to be resolved before its call is decided.
                 ("proxy/src/outbound/egress.rs", "look_up"),
                 ("proxy/src/outbound/egress.rs", "is_resolved"),
+                // Which name or address that is, of what a Gateway is to let out.
+                ("proxy/src/outbound/handed_over.rs", "connection"),
                 // Whether rules changed before the connection noted what it was opened for.
                 ("proxy/src/outbound/egress.rs", "route"),
                 ("proxy/src/outbound/request.rs", "receive"),
@@ -148,7 +150,7 @@ const EXEMPT: Exempt = Exempt {
             folders: &["proxy/src"],
             besides: &[],
             once_in: &[
-                ("proxy/src/outbound/opaque.rs", "relay"),
+                ("proxy/src/outbound/opaque.rs", "relay_opened"),
                 // Upgraded connections.
                 ("proxy/src/outbound/respond.rs", "switch"),
                 // Requests outside the mesh, which their egress may forbid meanwhile.
@@ -159,6 +161,7 @@ const EXEMPT: Exempt = Exempt {
                 // Connections of peers, and of the controller, whose root is stolen, and of
                 // peers whose certificate is revoked.
                 ("proxy/src/inbound.rs", "serve_mesh"),
+                ("proxy/src/outbound/handed_over.rs", "serve_handed_over"),
                 ("proxy/src/inbound/connection.rs", "certificate_ended"),
                 ("proxy/src/inbound/reauthorize.rs", "certificate_revoked"),
                 ("proxy/src/control/stream.rs", "until_distrusted"),

@@ -14,7 +14,7 @@ use wire::v1::resource::Content;
 
 use super::harness::{Edge, all, answer, http, routes};
 use crate::answers::{App, OK};
-use crate::support::{resource, tracing};
+use crate::support::{endpoint, endpoints, resource, service, tracing, vip};
 
 /// A client that claims whatever it can.
 const FORGED: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\
@@ -94,6 +94,43 @@ async fn traces_begin_at_the_gateway_where_any_are_recorded() {
         let head = app.heads()[0].clone();
         assert_eq!(head.contains(TRACE), goes_on, "{hops} {records}: {head}");
     }
+}
+
+/// Its clients all come by one load balancer.
+#[tokio::test]
+async fn session_affinity_keeps_clients_behind_believed_proxies_apart() {
+    let edge = Edge::believing(1).await;
+    edge.listen(vec![http("http", None, vec![routes(None, all())])]);
+    let apps = [
+        App::new(edge.server.ip, OK).await,
+        App::new(edge.server.ip, OK).await,
+    ];
+    let mut resources = service("api", vip().ip(), Protocol::Http1, Vec::new());
+    // Of the address a Gateway gets nothing.
+    resources.retain(|one| matches!(one.content, Some(Content::Service(_))));
+    for one in &mut resources {
+        if let Some(Content::Service(service)) = &mut one.content {
+            service.affinity_seconds = 600;
+        }
+    }
+    let there = apps.iter();
+    let there = there.map(|app| endpoint(edge.server.ip, app.port, Some("api")));
+    resources.push(endpoints("api", there.collect()));
+    edge.pod.set(resources);
+    let mut used = [false; 2];
+    for client in 0..40 {
+        let before = apps[0].heads().len();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: web.example\r\nX-Forwarded-For: 203.0.113.{client}\r\n"
+        );
+        for _ in 0..3 {
+            assert_eq!(edge.ask(&head).await.0, 200);
+        }
+        let at_first = apps[0].heads().len() - before;
+        assert!([0, 3].contains(&at_first), "{client}: {at_first} of 3");
+        used[usize::from(at_first == 0)] = true;
+    }
+    assert_eq!(used, [true; 2], "each application has clients");
 }
 
 /// At a port of the pod each client may send one request.

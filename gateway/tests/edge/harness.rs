@@ -39,6 +39,7 @@ pub(super) const EVERY_VERSION: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12]
 
 /// A Gateway, and a pod of the mesh behind it.
 pub(super) struct Edge {
+    pub(super) authority: Authority,
     pub(super) pod: Pod,
     pub(super) gateway: Gateway,
     /// With an application behind its proxy, the Service `api`.
@@ -73,6 +74,7 @@ impl Edge {
         let server = Pod::new(&authority, "api").await;
         let (app_port, seen) = http_app(&server, "api").await;
         let edge = Self {
+            authority,
             pod,
             gateway,
             server,

@@ -214,3 +214,21 @@ async fn websocket_ends_with_its_listener_or_certificate() {
     edge.listen(Vec::new());
     assert!(ends(plain).await && ends(served).await);
 }
+
+/// All listeners of the port share its connections.
+#[tokio::test]
+async fn plain_websocket_ends_with_listener_of_its_host() {
+    let of = |host: &str| http(host, Some(host), vec![routes(None, all())]);
+    let edge = Edge::with(vec![of("web.example"), of("*.other")]).await;
+    let application = TcpListener::bind((edge.server.ip, 0)).await.unwrap();
+    let port = application.local_addr().unwrap().port();
+    edge.backend("api", Protocol::Http1, port);
+    let (mut plain, mut served) = speaks_both_ways(edge.connect(80).await, &application).await;
+    edge.listen(vec![of("*.example"), of("*.other")]);
+    plain.write_all(b"ping").await.unwrap();
+    let mut got = [0; 4];
+    let read = timeout(SOON, served.read_exact(&mut got)).await;
+    read.expect("another listener is for its host").unwrap();
+    edge.listen(vec![of("*.other")]);
+    assert!(ends(plain).await && ends(served).await);
+}

@@ -22,8 +22,13 @@ pub struct Seen {
     pub has_root_key: bool,
     /// Configured.
     pub source: Source,
-    /// What the configured Secret holds, if it can be used.
+    /// What the configured source holds, if it can be used.
     pub offered: Option<Offered>,
+    /// What replicas sign with, below the first root, where each has an issuer of its own.
+    pub issuers: Vec<AuthorityId>,
+    /// Replicas without an issuer of their own below the next root, or where there is none, below the
+    /// one that is offered.
+    pub without_issuer: Vec<String>,
     /// All replicas, the one that decides among them.
     pub replicas: Vec<Replica>,
     pub bundles: Bundles,
@@ -49,7 +54,7 @@ pub enum Scope {
     Issuer,
 }
 
-/// An issuer of a Secret.
+/// An issuer of a Secret or of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offered {
     /// The root that it ends at.
@@ -125,6 +130,8 @@ pub enum Waiting {
     Clock,
     Pods,
     Replica(Replica),
+    /// Its folder has no issuer below the root.
+    NoIssuer(String),
     Bundle(String),
     Bundles,
     /// What is left of it.
@@ -172,6 +179,12 @@ impl fmt::Display for Waiting {
                     }
                     Loaded::Unheard => write!(f, "controller {name}: not reached"),
                 }
+            }
+            Self::NoIssuer(replica) => {
+                write!(
+                    f,
+                    "controller {replica}: its folder has no issuer below the root"
+                )
             }
             Self::Bundle(namespace) => {
                 write!(f, "namespace {namespace}: its trust bundle lacks the root")

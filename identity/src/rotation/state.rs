@@ -15,7 +15,7 @@ const MAX_IDS: usize = 16;
 /// Roots that were taken out since their key was known to others, and are refused since.
 const MAX_RETIRED: usize = 8;
 /// Issuers whose leaves may be in use: one per replica at most, and former ones.
-const MAX_ISSUERS: usize = 8;
+pub(super) const MAX_ISSUERS: usize = 8;
 
 /// The authority's state. `Default` is that of a content which says none: the one of a former
 /// version.
@@ -96,6 +96,8 @@ pub enum Source {
     Generated,
     /// The owner of a Secret.
     Secret,
+    /// The owners of the folders that are mounted into the replicas, an issuer in each.
+    Files,
 }
 
 /// A root whose key may be known to others.
@@ -143,6 +145,7 @@ impl Source {
         match self {
             Self::Generated => "Generated",
             Self::Secret => "Secret",
+            Self::Files => "Files",
         }
     }
 }
@@ -311,6 +314,17 @@ impl State {
         if let Some(id) = id {
             next.remember(Trigger::Request, id);
         }
+        next
+    }
+
+    /// Replicas sign by these too, below the same root.
+    #[must_use]
+    pub fn with_issuers(&self, issuers: &[AuthorityId]) -> Self {
+        let mut next = self.stepped();
+        next.issuers.retain(|known| !issuers.contains(known));
+        next.issuers.extend(issuers);
+        let over = next.issuers.len().saturating_sub(MAX_ISSUERS);
+        next.issuers.drain(..over);
         next
     }
 

@@ -37,6 +37,8 @@ fn done(state: &State) -> Seen {
         has_root_key: true,
         source: Source::Generated,
         offered: None,
+        issuers: Vec::new(),
+        without_issuer: Vec::new(),
         replicas: vec![replica(state)],
         bundles: Bundles::Complete(start()),
         proxies: Some(vec![proxy(state)]),
@@ -144,8 +146,9 @@ fn planned_rotation_passes_each_phase_and_ends() {
 
 #[test]
 fn preparing_names_everything_that_lacks_next_root() {
+    type Change = fn(&mut Seen);
     let state = preparing(Reason::Planned);
-    let changes: [(&str, fn(&mut Seen)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("controller 10.0.0.7: serves step 0", |seen| {
             seen.replicas = vec![replica(&old())];
         }),

@@ -21,6 +21,7 @@ fn everything() -> Value {
             {"port": 5432, "protocol": "TCP"},
         ],
         "sources": [{"kind": "ServiceAccount", "name": "web"}],
+        "gateway": {"name": "out", "namespace": "edge"},
     })
 }
 
@@ -58,6 +59,7 @@ fn wrong_external_service_is_refused_with_its_field() {
         ),
         ("/ports/1/protocol", json!("TLS"), "spec.ports[1].tls"),
         ("/sources/0/kind", json!("Group"), "spec.sources[0].kind"),
+        ("/gateway/name", json!("Out"), "spec.gateway.name"),
     ] {
         let mut spec = everything();
         *spec.pointer_mut(pointer).unwrap() = value;

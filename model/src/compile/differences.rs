@@ -262,7 +262,10 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && same_surroundings(index, before, key, &now)
             && same_guard(index, before, new, old)
             && (same_outside
-                || outside.same_for(outside_before, &key.namespace, &now.service_account))
+                || outside.same_for(outside_before, &key.namespace, &now.service_account)
+                    && index.gateway_of(key, &now).is_none_or(|(gateway, _)| {
+                        outside.same_for_gateway(outside_before, gateway)
+                    }))
             && (same_gateways || same_gateway(index, before, key, &now))
             && index.counts_early(new) == before.counts_early(old)
             && (same_groups && new.serves == old.serves

@@ -18,7 +18,8 @@ use policy::{
 use super::findings::{About, Findings};
 use crate::{
     model::{
-        externals::{Callers, ExternalEntry, Externals},
+        externals::{Callers, ExternalEntry, Externals, let_out},
+        gateways::Gateways,
         published::external_len,
     },
     problem::{Reason, few},
@@ -31,8 +32,8 @@ const MOST_BYTES: usize = 1 << 20;
 /// and needs no ConfigMap.
 const MOST_PEM: usize = 64 * 1024;
 
-/// Reads all of them.
-pub(super) fn externals(world: &World, findings: &mut Findings) -> Externals {
+/// Reads all of them. `gateways`: those that are served.
+pub(super) fn externals(world: &World, gateways: &Gateways, findings: &mut Findings) -> Externals {
     let mut read: Vec<(i64, &ObjectKey, ExternalEntry)> = Vec::new();
     for (key, facts) in world.external_services.iter() {
         let this = object(Kind::ExternalService, key);
@@ -44,6 +45,14 @@ pub(super) fn externals(world: &World, findings: &mut Findings) -> Externals {
             continue;
         };
         check_service(world, key, &mut about);
+        let gateway = external
+            .gateway
+            .as_ref()
+            .map(|(namespace, name)| ObjectKey {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+        check_gateway(gateway.as_ref(), gateways, &mut about);
         let entry = ExternalEntry {
             origin: origin(Kind::ExternalService, key, &facts.meta),
             object: ExternalObject {
@@ -52,8 +61,14 @@ pub(super) fn externals(world: &World, findings: &mut Findings) -> Externals {
                 addresses: external.addresses.clone(),
                 resolved: Vec::new(),
                 ports: read_ports(world, key, external, &mut about),
+                gateway: gateway.as_ref().map(|gateway| gateway.to_string().into()),
+                callers: Vec::new(),
             },
             callers: callers(key, external),
+            has_gateway: gateway
+                .as_ref()
+                .is_some_and(|gateway| gateways.0.contains_key(gateway)),
+            gateway,
         };
         read.push((facts.meta.created, key, entry));
     }
@@ -67,6 +82,7 @@ pub(super) fn externals(world: &World, findings: &mut Findings) -> Externals {
     let entries: Vec<ExternalEntry> = read.into_iter().map(|(.., entry)| entry).collect();
     Externals {
         by_namespace: by_namespace(&entries, findings),
+        by_gateway: by_gateway(&entries, findings),
         services,
         entries,
     }
@@ -88,6 +104,19 @@ fn summary(facts: &ExternalFacts) -> String {
 fn ports(facts: &ExternalFacts) -> String {
     let ports = facts.spec.ports.iter();
     few(ports.map(|port| format!("{}/{}", port.port, port.protocol.as_str())))
+}
+
+/// A Gateway that is not served: calls are refused and leave in no other way.
+fn check_gateway(gateway: Option<&ObjectKey>, gateways: &Gateways, about: &mut About<'_>) {
+    let Some(gateway) = gateway.filter(|gateway| !gateways.0.contains_key(*gateway)) else {
+        return;
+    };
+    let message = format!(
+        "Gateway {gateway} is not there, or Weft does not serve it: create it with a \
+         gatewayClassName of Weft in a namespace of value gateway.namespaces; until then every call \
+         by this object is refused"
+    );
+    about.unresolved(Reason::RefNotFound, "spec.gateway.name", message);
 }
 
 /// A Service of the object's name whose calls go to pods of the cluster.
@@ -188,6 +217,36 @@ fn by_namespace(
     places
         .map(|(namespace, (held, _))| (namespace, held))
         .collect()
+}
+
+/// The objects that name each Gateway, as many as its proxies may hold.
+fn by_gateway(
+    entries: &[ExternalEntry],
+    findings: &mut Findings,
+) -> BTreeMap<ObjectKey, Vec<usize>> {
+    let mut places: BTreeMap<ObjectKey, (Vec<usize>, usize)> = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let Some(gateway) = &entry.gateway else {
+            continue;
+        };
+        let (held, bytes) = places.entry(gateway.clone()).or_default();
+        let size = external_len(&let_out(entry, entry.object.clone()));
+        if held.len() < MAX_OBJECTS && *bytes + size <= MOST_BYTES {
+            held.push(at);
+            *bytes += size;
+            continue;
+        }
+        let message = format!(
+            "more ExternalServices than {MAX_OBJECTS}, or than 1 MiB, name Gateway {gateway}: the \
+             oldest count, and calls of this one are refused; put hosts that belong together into \
+             one, or name another Gateway"
+        );
+        let (this, generation) = &entry.origin;
+        let mut about = findings.about(this, *generation);
+        about.warn(Reason::Conflicted, "spec.gateway", message);
+    }
+    let places = places.into_iter();
+    places.map(|(gateway, (held, _))| (gateway, held)).collect()
 }
 
 fn beyond((this, generation): &(ObjectRef, i64), namespace: &str, findings: &mut Findings) {

@@ -162,7 +162,7 @@ fn excess(step: &ReleaseStep, key: &ObjectKey, routes: &Routes) -> Option<String
             MOST_BYTES / 1024
         ));
     }
-    (sum(|one| one.compiled) > MOST_COMPILED).then(|| {
+    (sum(|one| one.one.compiled_size()) > MOST_COMPILED).then(|| {
         format!(
             "name matches whose expressions take more than {} MiB when compiled; the release has \
              no effect: write plain paths and values in place of expressions",

@@ -15,8 +15,8 @@ use crate::{
     world::{GroupFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object, origin},
 };
 
-/// Most bytes of HTTP matches that one split, or one step of a release, may add up to; it is
-/// repeated on every port of the root, and for every proxy that calls it.
+/// Most bytes of HTTP matches that the splits of one Service, or one step of a release, may add up
+/// to; they are repeated on every port of the root, and for every proxy that calls it.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
 
 /// Most bytes that the expressions of one table may take when they are compiled: those of four
@@ -45,8 +45,6 @@ pub(super) struct Usable {
     pub(super) one: HttpMatch,
     /// What it takes in a resource.
     pub(super) bytes: usize,
-    /// What its expressions take at most when a proxy has compiled them.
-    pub(super) compiled: usize,
 }
 
 impl Group {
@@ -129,12 +127,12 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
 
 fn usable(name: &str, criteria: &Criteria) -> Usable {
     let path = criteria.path_regex.as_deref();
-    let one = HttpMatch::as_written(name, path, &criteria.methods, &criteria.headers);
-    Usable {
-        bytes: published::match_len(&one),
-        one,
-        compiled: criteria.compiled,
-    }
+    let Criteria {
+        methods, headers, ..
+    } = criteria;
+    let one = HttpMatch::as_charged(criteria.compiled, name, path, methods, headers);
+    let bytes = published::match_len(&one);
+    Usable { one, bytes }
 }
 
 fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {

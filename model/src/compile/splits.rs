@@ -13,7 +13,7 @@ use super::findings::{About, Findings};
 use super::releases::{self, Claim};
 use super::routes::{MOST_BYTES, MOST_COMPILED, Routes};
 use crate::{
-    model::Split,
+    model::{Split, published},
     problem::{Reason, few},
     world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
@@ -26,7 +26,7 @@ pub(super) fn by_root<'a>(
     findings: &mut Findings,
 ) -> (BTreeMap<ObjectKey, Vec<Split>>, Vec<Claim<'a>>) {
     let mut roots: BTreeMap<ObjectKey, Vec<Split>> = BTreeMap::new();
-    let mut compiled = BTreeMap::new();
+    let mut sizes = BTreeMap::new();
     for (key, facts) in world.splits.iter() {
         let this = object(Kind::TrafficSplit, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
@@ -40,7 +40,7 @@ pub(super) fn by_root<'a>(
             about,
         };
         if let Some((root, split, size)) = reading.split() {
-            compiled.insert(split.origin.clone(), size);
+            sizes.insert(split.origin.clone(), size);
             roots.entry(root).or_default().push(split);
         }
     }
@@ -57,7 +57,7 @@ pub(super) fn by_root<'a>(
         splits.retain(|split| {
             !is_release(split) || split.release.is_some() && !beaten.contains(&split.origin)
         });
-        keep_within_bound(splits, &compiled, findings);
+        keep_within_bounds(splits, &sizes, findings);
     }
     claims.retain(|claim| !beaten.contains(&claim.object));
     (roots, claims)
@@ -95,29 +95,75 @@ fn settle(splits: &mut Vec<Split>, findings: &mut Findings) -> Vec<ObjectRef> {
     beaten
 }
 
-/// Takes out the splits with which the expressions of one Service would take too much at each of
-/// its callers, the youngest first. The steps of a release are bounded by themselves.
-fn keep_within_bound(
+/// What a split takes in the resource of each port of its Service, and at its callers.
+#[derive(Clone, Copy, Debug, Default)]
+struct SplitSize {
+    /// Of matches.
+    matches: usize,
+    backends: usize,
+    /// Of the expressions of its matches, as callers' proxies hold them compiled.
+    compiled: usize,
+}
+
+impl SplitSize {
+    const fn and(self, other: Self) -> Self {
+        Self {
+            matches: self.matches + other.matches,
+            backends: self.backends + other.backends,
+            compiled: self.compiled + other.compiled,
+        }
+    }
+
+    /// The field of `split` with which all splits of its Service together take so much, and why
+    /// that is too much; `None` if there is room.
+    fn excess(self, split: &ObjectRef) -> Option<(&'static str, String)> {
+        if self.compiled > MOST_COMPILED {
+            let message = format!(
+                "with the expressions of {split} those of all splits of this Service take more \
+                 than {} MiB when compiled; the split has no effect: write plain paths and values \
+                 in place of expressions, here or in the older splits",
+                MOST_COMPILED / (1024 * 1024)
+            );
+            return Some(("spec.matches", message));
+        }
+        let (field, what) = if self.matches > MOST_BYTES {
+            ("spec.matches", "matches")
+        } else if self.backends > MOST_BYTES {
+            ("spec.backends", "backends")
+        } else {
+            return None;
+        };
+        let message = format!(
+            "with the {what} of {split} those of all splits of this Service are more than {} KiB; \
+             the split has no effect: delete or shorten older splits",
+            MOST_BYTES / 1024
+        );
+        Some((field, message))
+    }
+}
+
+/// Takes out the splits with which those of one Service would take too much in a resource or at
+/// its callers, the youngest first: a resource that is larger than a message may be would cut every
+/// caller off from the controller. A split without matches stays, of which there is one; the steps
+/// of a release are bounded by themselves.
+fn keep_within_bounds(
     splits: &mut Vec<Split>,
-    compiled: &BTreeMap<ObjectRef, usize>,
+    sizes: &BTreeMap<ObjectRef, SplitSize>,
     findings: &mut Findings,
 ) {
-    let mut taken = 0;
+    let mut taken = SplitSize::default();
     splits.retain(|split| {
-        let own = compiled.get(&split.origin).copied().unwrap_or_default();
-        if taken + own <= MOST_COMPILED {
-            taken += own;
+        if split.when == Match::Always {
             return true;
         }
-        let message = format!(
-            "with the expressions of {} those of all splits of this Service take more than {} MiB \
-             when compiled; the split has no effect: write plain paths and values in place of \
-             expressions, here or in the older splits",
-            split.origin,
-            MOST_COMPILED / (1024 * 1024)
-        );
+        let own = sizes.get(&split.origin).copied().unwrap_or_default();
+        let together = taken.and(own);
+        let Some((field, message)) = together.excess(&split.origin) else {
+            taken = together;
+            return true;
+        };
         let mut about = findings.about(&split.origin, generation(split));
-        about.refuse(Reason::Invalid, "spec.matches", message);
+        about.refuse(Reason::Invalid, field, message);
         false
     });
 }
@@ -143,18 +189,23 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The root, the split, and what its expressions take when compiled, unless the object has no
-    /// effect.
-    fn split(mut self) -> Option<(ObjectKey, Split, usize)> {
+    /// The root, the split, and what it takes, unless the object has no effect.
+    fn split(mut self) -> Option<(ObjectKey, Split, SplitSize)> {
         let root = self.root();
         let mut origins = vec![origin(Kind::TrafficSplit, self.key, &self.facts.meta)];
         let when = self.when(&mut origins);
-        let (root, (when, compiled)) = (root?, when.ok()?);
+        let (root, (when, size)) = (root?, when.ok()?);
         if !self.facts.spec.weights_fit {
             return None;
         }
         let service = self.world.services.get(&root)?.clone();
         let backends = self.backends(&root, &service);
+        let lens = backends.iter();
+        let lens = lens.map(|(service, weight)| published::split_backend_len(service, *weight));
+        let size = SplitSize {
+            backends: lens.sum(),
+            ..size
+        };
         let split = Split {
             origin: object(Kind::TrafficSplit, self.key),
             origins,
@@ -163,7 +214,7 @@ impl Reading<'_> {
             backends,
             release: None,
         };
-        Some((root, split, compiled))
+        Some((root, split, size))
     }
 
     fn root(&mut self) -> Option<ObjectKey> {
@@ -191,13 +242,16 @@ impl Reading<'_> {
         Some(root)
     }
 
-    /// The matches of all groups together, and what their expressions take when compiled.
-    fn when(&mut self, origins: &mut Vec<(ObjectRef, i64)>) -> Result<(Match, usize), Inactive> {
+    /// The matches of all groups together, and what they take.
+    fn when(
+        &mut self,
+        origins: &mut Vec<(ObjectRef, i64)>,
+    ) -> Result<(Match, SplitSize), Inactive> {
+        let mut size = SplitSize::default();
         if self.facts.spec.groups.is_empty() {
-            return Ok((Match::Always, 0));
+            return Ok((Match::Always, size));
         }
         let mut matches = Vec::new();
-        let (mut bytes, mut compiled) = (0, 0);
         let mut complete = Ok(());
         for (i, group) in self.facts.spec.groups.iter().enumerate() {
             let Some(name) = group else {
@@ -208,8 +262,8 @@ impl Reading<'_> {
                 Some(group) if !origins.contains(&group.origin) => {
                     matches.extend(group.all().map(|usable| usable.one.clone()));
                     for usable in group.all() {
-                        bytes += usable.bytes;
-                        compiled += usable.compiled;
+                        size.matches += usable.bytes;
+                        size.compiled += usable.one.compiled_size();
                     }
                     origins.push(group.origin.clone());
                 }
@@ -223,7 +277,7 @@ impl Reading<'_> {
                 }
             }
         }
-        if bytes > MOST_BYTES {
+        if size.matches > MOST_BYTES {
             let message = format!(
                 "name matches of more than {} KiB; the split has no effect",
                 MOST_BYTES / 1024
@@ -231,7 +285,7 @@ impl Reading<'_> {
             self.about.refuse(Reason::Invalid, "spec.matches", message);
             return Err(Inactive);
         }
-        complete.map(|()| (Match::AnyOf(matches), compiled))
+        complete.map(|()| (Match::AnyOf(matches), size))
     }
 
     /// The backends that exist, without repetition.

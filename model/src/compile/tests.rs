@@ -48,10 +48,10 @@ fn failures(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str)> {
 }
 
 /// A group whose expressions are charged 4 MiB, as much as one object may have: each of the 256
-/// the least that is charged for one.
+/// the least that is charged for one. No other group has one of them.
 fn heavy_group(name: &str) -> Value {
     let matches = (0..64).map(|at| {
-        let expression = |part: u8| format!("/{at}/{part}/[a-c]+x");
+        let expression = |part: u8| format!("/{name}/{at}/{part}/[a-c]+x");
         let headers = json!({"x-a": expression(1), "x-b": expression(2), "x-c": expression(3)});
         json!({"name": format!("m{at}"), "pathRegex": expression(0), "headers": headers})
     });

@@ -56,7 +56,6 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     annotations::check_opaque_ports(world, &mut findings);
     annotations::check_proxies(world, &mut findings);
-    let externals = external::externals(world, &mut findings);
     let names = route_names::names(world, &routes, &mut findings);
 
     let mut services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
@@ -93,6 +92,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     routed.settle(&mut services, &policies);
     routed.report(&services, &claims, &mut findings);
     let gateways = gateways::gateways(world, defaults, &policies, &mut findings);
+    let externals = external::externals(world, &gateways, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),

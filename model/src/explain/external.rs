@@ -106,8 +106,28 @@ fn egress(index: &Index, caller: &Caller) -> Option<Egress> {
     (!egress.is_idle()).then_some(egress)
 }
 
+/// What becomes of calls that leave by a Gateway, `namespace/name`: why they do not, and the end of a
+/// note.
+fn by_gateway(index: &Index, gateway: Option<&str>) -> (Option<Reason>, String) {
+    let Some((namespace, name)) = gateway.and_then(|gateway| gateway.split_once('/')) else {
+        return (None, String::new());
+    };
+    let gateway = ObjectKey::new(namespace, name);
+    match index.handing_over(&gateway).len() {
+        0 => {
+            let note = format!("; it leaves by Gateway {gateway} alone, of which no pod is ready");
+            (Some(Reason::NoEndpoint), note)
+        }
+        pods => {
+            let note = format!("; it leaves by Gateway {gateway}, which has {pods} ready pods");
+            (None, note)
+        }
+    }
+}
+
 /// The way of a call that an object gives.
 fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> Leaving {
+    let (unready, way) = by_gateway(index, admitted.object.gateway.as_deref());
     let (by, refused) = match admitted.by {
         By::Address => ("by its address".to_owned(), None),
         By::Host(host) => match index.outside(host, admitted.port.target_port) {
@@ -126,15 +146,16 @@ fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> Le
             }
         },
     };
-    let tls = match admitted.port.tls {
-        Some(_) => "; the caller's proxy begins TLS",
-        None => "",
+    let tls = match (&admitted.port.tls, &admitted.object.gateway) {
+        (Some(_), Some(_)) => "; the Gateway begins TLS",
+        (Some(_), None) => "; the caller's proxy begins TLS",
+        (None, _) => "",
     };
     Leaving {
         label: to.name.clone(),
         object: Some(admitted.object.origin.clone()),
-        refused,
-        note: Some(format!("{by}{tls}{port}")),
+        refused: unready.or(refused),
+        note: Some(format!("{by}{tls}{way}{port}")),
     }
 }
 
@@ -153,6 +174,12 @@ pub(super) fn of_service(
     let (refused, note) = if route.target.denied {
         let note = format!("{object} stands for it, and admits no call of this account");
         (Some(Reason::EgressDenied), note)
+    } else if route.gateway.is_some() {
+        let (refused, way) = by_gateway(index, route.target.gateway.as_deref());
+        (
+            refused,
+            format!("{object} stands for it, as host {host}{way}"),
+        )
     } else if route.addresses.is_empty() {
         let note = format!("host {host} of {object} has no address outside the cluster");
         (Some(Reason::NoEndpoint), note)

@@ -42,6 +42,8 @@ pub struct Interest {
     pods: HashSet<ObjectKey>,
     addresses: HashSet<IpAddr>,
     hosts: HashSet<Arc<str>>,
+    /// Services of Gateways by which calls leave the mesh.
+    gateways: HashSet<ObjectKey>,
     /// The pod's own.
     workload: Option<Workload>,
     /// Its proxy gets which of its workload's it is, not only how many there are.
@@ -58,6 +60,7 @@ impl Changes {
     pub(crate) fn concern(&self, interest: &Interest) -> bool {
         self.revocations
             || !(self.services.is_disjoint(&interest.services)
+                && self.services.is_disjoint(&interest.gateways)
                 && self.pods.is_disjoint(&interest.pods)
                 && self.addresses.is_disjoint(&interest.addresses)
                 && self.hosts.is_disjoint(&interest.hosts))
@@ -82,7 +85,7 @@ impl Changes {
         &'a self,
         interest: &'a Interest,
     ) -> Option<impl Iterator<Item = &'a ObjectKey>> {
-        self.states_only
+        (self.states_only && self.services.is_disjoint(&interest.gateways))
             .then(|| self.services.intersection(&interest.services))
     }
 }
@@ -116,6 +119,7 @@ impl Interest {
         for host in hosts {
             interest.add_host(index, host.into());
         }
+        interest.add_gateways(index, pod);
         if !interest.services.is_empty() {
             let facts = index.world.pods.get(pod);
             interest.workload = facts.map(|facts| Workload::of(pod, facts));
@@ -144,6 +148,25 @@ impl Interest {
         } else if let Some(service) = index.services_by_outer.get(&(ip, port)) {
             self.add_service(index, from, service);
         }
+    }
+
+    /// Whose pods are endpoints of calls that leave.
+    fn add_gateways(&mut self, index: &Index, pod: &PodId) {
+        let facts = index.world.pods.get(pod).into_iter();
+        let admitted =
+            facts.flat_map(|facts| index.externals.of(&pod.namespace, &facts.service_account));
+        let standing = self.services.iter();
+        let standing = standing.filter_map(|service| index.externals.behind(service));
+        let gateways = admitted
+            .chain(standing)
+            .filter_map(|entry| entry.gateway.as_ref());
+        let services: Vec<ObjectKey> = gateways.map(Index::service_of_gateway).collect();
+        let entries = services.iter().filter_map(|key| index.services.get(key));
+        let ports = entries.flat_map(|entry| entry.ports.values());
+        let candidates = ports.flat_map(|port| &port.candidates);
+        let pods = candidates.filter_map(|one| one.endpoint.pod.clone());
+        self.pods.extend(pods);
+        self.gateways.extend(services);
     }
 
     /// With the addresses that may not be called, too: what stands there now may leave.

@@ -7,6 +7,7 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
+use gateway_api::gateway::resource_name;
 use policy::{
     egress::{
         Egress, ExternalObject, ExternalPort, ExternalProtocol, ExternalTarget, OriginateTls,
@@ -15,6 +16,7 @@ use policy::{
     name::ObjectRef,
 };
 
+use super::externals::{ExternalEntry, let_out};
 use super::{Index, Model, PodId, modes};
 use crate::world::{ObjectKey, PodFacts, ResolvedName};
 
@@ -28,6 +30,8 @@ pub(crate) struct ExternalRoute<'a> {
     pub(crate) target: ExternalTarget,
     /// Of the object.
     pub(crate) port: &'a ExternalPort,
+    /// By whose pods they leave, alone.
+    pub(crate) gateway: Option<&'a ObjectKey>,
     /// Where they may go; empty where the object does not admit the caller.
     pub(crate) addresses: Vec<IpAddr>,
 }
@@ -38,13 +42,11 @@ impl Model {
     pub fn queried_host<'a>(&self, pod: &PodId, name: &'a str) -> Option<&'a str> {
         let (host, port) = super::published::external_host(name)?;
         let facts = self.index.world.pods.get(pod)?;
-        let admitted = self
-            .index
-            .externals
-            .of(&pod.namespace, &facts.service_account);
-        let mut objects = admitted.map(|entry| &entry.object);
-        objects
-            .any(|object| object.names(host, port))
+        let index = &self.index;
+        let gateway = index.gateway_of(pod, facts).map(|(gateway, _)| gateway);
+        let mut entries = index.sent_externals(gateway, pod, facts);
+        entries
+            .any(|entry| entry.dials(gateway, host, port))
             .then_some(host)
     }
 
@@ -56,9 +58,15 @@ impl Model {
         name: &'a str,
     ) -> impl Iterator<Item = &'a ObjectRef> {
         let parts = super::published::external_host(name);
-        let admitted = self.index.externals.of(namespace, account);
-        let giving = admitted
-            .filter(move |entry| parts.is_some_and(|(host, port)| entry.object.names(host, port)));
+        let index = &self.index;
+        // Pods of the account of a Gateway dial what that lets out.
+        let gateway = index.gateway_of_account(namespace, account);
+        let admitted = index.externals.of(namespace, account);
+        let let_out = gateway.map(|gateway| index.externals.of_gateway(gateway));
+        let giving = let_out.into_iter().flatten().chain(admitted);
+        let giving = giving.filter(move |entry| {
+            parts.is_some_and(|(host, port)| entry.dials(gateway, host, port))
+        });
         giving.map(|entry| &entry.origin.0)
     }
 }
@@ -73,12 +81,48 @@ impl Index {
     ) -> Option<(Egress, Vec<(ObjectRef, i64)>)> {
         let namespace = self.world.namespace(&pod.namespace);
         let mode = modes::egress(&self.defaults, namespace, &facts.annotations);
-        let entries = self.externals.of(&pod.namespace, &facts.service_account);
-        let (objects, origins) = entries
-            .map(|entry| (self.with_resolved(&entry.object), entry.origin.clone()))
-            .unzip();
+        let gateway = self.gateway_of(pod, facts).map(|(gateway, _)| gateway);
+        let entries = self.sent_externals(gateway, pod, facts);
+        let sent = entries.map(|entry| {
+            let object = self.with_resolved(&entry.object);
+            let object = match gateway {
+                Some(_) => let_out(entry, object),
+                None => object,
+            };
+            (object, entry.origin.clone())
+        });
+        let (objects, origins) = sent.unzip();
         let egress = Egress { mode, objects };
         (!egress.is_idle()).then_some((egress, origins))
+    }
+
+    /// The objects that a pod's proxy is sent: to a pod of this Gateway those whose calls leave by it,
+    /// to any other those that admit it.
+    pub(crate) fn sent_externals<'a>(
+        &'a self,
+        gateway: Option<&ObjectKey>,
+        pod: &'a ObjectKey,
+        facts: &'a PodFacts,
+    ) -> impl Iterator<Item = &'a ExternalEntry> + use<'a> {
+        let let_out = gateway.map(|gateway| self.externals.of_gateway(gateway));
+        let account = gateway.is_none().then_some(&*facts.service_account);
+        let admitted = account.map(|account| self.externals.of(&pod.namespace, account));
+        let let_out = let_out.into_iter().flatten();
+        let_out.chain(admitted.into_iter().flatten())
+    }
+
+    /// The Gateway whose pods have an account.
+    fn gateway_of_account(&self, namespace: &str, account: &str) -> Option<&ObjectKey> {
+        let mut gateways = self.gateways.0.keys();
+        gateways.find(|key| *key.namespace == *namespace && resource_name(&key.name) == account)
+    }
+
+    /// The Service that selects the pods of a Gateway.
+    pub(crate) fn service_of_gateway(gateway: &ObjectKey) -> ObjectKey {
+        ObjectKey {
+            namespace: gateway.namespace.clone(),
+            name: resource_name(&gateway.name).into(),
+        }
     }
 
     /// The addresses of a host that may be called at a port; `None` while it is not resolved.
@@ -108,7 +152,9 @@ impl Index {
                 roots: tls.roots.clone(),
             })
         };
-        let addresses = if denied {
+        // The Gateway has what it needs.
+        let gateway = entry.gateway.as_ref().filter(|_| !denied);
+        let addresses = if denied || gateway.is_some() {
             Vec::new()
         } else {
             self.outside(host, port.target_port).unwrap_or_default()
@@ -118,10 +164,16 @@ impl Index {
                 object: entry.object.origin.clone(),
                 host: host.clone(),
                 // What the object says of authorities is none of the business of others.
-                tls: port.tls.as_ref().filter(|_| !denied).map(named),
+                tls: port
+                    .tls
+                    .as_ref()
+                    .filter(|_| !denied && gateway.is_none())
+                    .map(named),
                 denied,
+                gateway: entry.object.gateway.clone().filter(|_| !denied),
             },
             port,
+            gateway,
             addresses,
         })
     }
@@ -129,8 +181,10 @@ impl Index {
     /// The hosts whose addresses a pod's proxy is sent without a query.
     pub(crate) fn hosts_of<'a>(&'a self, pod: &'a PodId) -> impl Iterator<Item = &'a Arc<str>> {
         let facts = self.world.pods.get(pod).into_iter();
-        let entries =
-            facts.flat_map(move |facts| self.externals.of(&pod.namespace, &facts.service_account));
+        let entries = facts.flat_map(move |facts| {
+            let gateway = self.gateway_of(pod, facts).map(|(gateway, _)| gateway);
+            self.sent_externals(gateway, pod, facts)
+        });
         entries.flat_map(|entry| entry.object.exact_hosts())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use policy::{
-    egress::{ExternalObject, ExternalPort},
+    egress::{ExternalCaller, ExternalObject, ExternalPort},
     name::ObjectRef,
 };
 
@@ -20,6 +20,9 @@ pub(crate) struct Externals {
     /// Places of those that admit accounts of a namespace, in that order and no more than a proxy
     /// may hold.
     pub(crate) by_namespace: BTreeMap<Arc<str>, Vec<usize>>,
+    /// Places of those whose calls leave by a Gateway, in that order and no more than its proxies
+    /// may hold.
+    pub(crate) by_gateway: BTreeMap<ObjectKey, Vec<usize>>,
     /// Places by the Service that stands for it, which has its name.
     pub(crate) services: BTreeMap<ObjectKey, usize>,
 }
@@ -31,6 +34,22 @@ pub(crate) struct ExternalEntry {
     /// Without resolved addresses.
     pub(crate) object: ExternalObject,
     pub(crate) callers: Callers,
+    /// The Gateway by which calls leave, whether or not there is one of this name.
+    pub(crate) gateway: Option<ObjectKey>,
+    /// That is served, where it is named: else it has no pods, whatever Services there are.
+    pub(crate) has_gateway: bool,
+}
+
+impl ExternalEntry {
+    /// Whether calls by a host go to endpoints at this port from proxies of a Gateway, or from those
+    /// of the callers.
+    pub(crate) fn dials(&self, gateway: Option<&ObjectKey>, host: &str, port: u16) -> bool {
+        let is_own = match (&self.gateway, gateway) {
+            (Some(named), Some(gateway)) => named == gateway,
+            (named, _) => named.is_none(),
+        };
+        is_own && self.object.gives_endpoints(host, port)
+    }
 }
 
 /// The callers that an object admits.
@@ -49,6 +68,24 @@ impl Callers {
             Self::Accounts(accounts) => {
                 let mut accounts = accounts.iter();
                 accounts.any(|one| *one.namespace == *namespace && *one.name == *account)
+            }
+        }
+    }
+
+    /// As Gateways know them.
+    pub(crate) fn of_gateway(&self) -> Vec<ExternalCaller> {
+        match self {
+            Self::Namespace(namespace) => vec![ExternalCaller {
+                namespace: namespace.clone(),
+                account: None,
+            }],
+            Self::Accounts(accounts) => {
+                let accounts = accounts.iter();
+                let callers = accounts.map(|one| ExternalCaller {
+                    namespace: one.namespace.clone(),
+                    account: Some(one.name.clone()),
+                });
+                callers.collect()
             }
         }
     }
@@ -74,6 +111,20 @@ impl Externals {
         entries.filter(move |entry| entry.callers.admit(namespace, account))
     }
 
+    /// Those whose calls leave by a Gateway, in order of precedence.
+    pub(crate) fn of_gateway<'a>(
+        &'a self,
+        gateway: &ObjectKey,
+    ) -> impl Iterator<Item = &'a ExternalEntry> + use<'a> {
+        let places = self.by_gateway.get(gateway).into_iter().flatten();
+        places.filter_map(move |at| self.entries.get(*at))
+    }
+
+    /// Whether the two give a Gateway the same.
+    pub(crate) fn same_for_gateway(&self, other: &Self, gateway: &ObjectKey) -> bool {
+        self.of_gateway(gateway).eq(other.of_gateway(gateway))
+    }
+
     /// Whether the two give an account the same.
     pub(crate) fn same_for(&self, other: &Self, namespace: &str, account: &str) -> bool {
         self.of(namespace, account).eq(other.of(namespace, account))
@@ -93,5 +144,14 @@ impl Externals {
     /// The object that a Service stands for.
     pub(crate) fn behind(&self, service: &ObjectKey) -> Option<&ExternalEntry> {
         self.entries.get(*self.services.get(service)?)
+    }
+}
+
+/// An object of this entry as the Gateway has it by which its calls leave: it dials itself.
+pub(crate) fn let_out(entry: &ExternalEntry, object: ExternalObject) -> ExternalObject {
+    ExternalObject {
+        gateway: None,
+        callers: entry.callers.of_gateway(),
+        ..object
     }
 }

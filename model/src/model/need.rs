@@ -125,6 +125,9 @@ impl Index {
                 let this = dependents.entry(entry.origin.0.clone()).or_default();
                 let namespaces = entry.callers.namespaces();
                 this.namespaces.extend(namespaces.into_iter().cloned());
+                let services = entry.gateway.as_ref().map(Self::service_of_gateway);
+                // The account has the name of the Service.
+                this.accounts.extend(services);
             }
             for (account, object) in self.gateway_origins() {
                 let this = dependents.entry(object.clone()).or_default();
@@ -286,7 +289,8 @@ impl Index {
             return true;
         }
         if object.kind == Kind::ExternalService {
-            let mut given = self.externals.of(&pod.namespace, &facts.service_account);
+            let gateway = self.gateway_of(pod, facts).map(|(gateway, _)| gateway);
+            let mut given = self.sent_externals(gateway, pod, facts);
             return given.any(|entry| entry.origin.0 == *object);
         }
         let targets: Vec<&Target> = self.targets.of(pod, facts).collect();

@@ -29,6 +29,16 @@ pub(crate) fn action_len(then: &Forward) -> usize {
     v1::RouteAction::from(then).encoded_len()
 }
 
+/// Bytes that a backend of a TrafficSplit takes in a resource, at the port with the longest number.
+pub(crate) fn split_backend_len(service: &ObjectKey, weight: u32) -> usize {
+    let backend = v1::Backend {
+        service: service.name.to_string(),
+        weight,
+        endpoints: endpoints_name(service, u16::MAX),
+    };
+    backend.encoded_len()
+}
+
 /// What callers take in a resource.
 pub(crate) fn sources_len(sources: &[Source]) -> usize {
     let each = sources.iter().map(|one| match one {

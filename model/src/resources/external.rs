@@ -3,10 +3,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use policy::egress::{ExternalProtocol, MAX_NAMES};
+use policy::{
+    egress::{Egress, EgressMode, ExternalProtocol, MAX_NAMES},
+    name::ObjectRef,
+    traffic::part::Parts,
+};
 use wire::{capability::Capability, names, v1};
 
-use super::resolve::CollectedResources;
+use super::{left_out::LeftOut, resolve::CollectedResources};
 use crate::model::external::ExternalRoute;
 use crate::model::published::EncodedResource;
 use crate::world::{ObjectKey, PodFacts};
@@ -20,12 +24,28 @@ impl CollectedResources<'_> {
         let Some((egress, origins)) = index.egress(self.pod, facts) else {
             return;
         };
+        let gateway = index
+            .gateway_of(self.pod, facts)
+            .map(|(gateway, _)| gateway);
+        let hands_over = self.capabilities.has(Capability::EgressGateways);
+        if !hands_over && gateway.is_some() {
+            return self.leave_out_gateways(&origins);
+        }
+        let (egress, lacks) = match hands_over {
+            true => (egress, false),
+            false => without_gateways(egress),
+        };
+        // What the proxy cannot read at all is left out by that.
+        if lacks && self.capabilities.has(Capability::Egress) {
+            self.leave_out_gateways(&origins);
+        }
         let key = format!(
-            "{}/{}/{}/{}",
+            "{}/{}/{}/{}/{}/{lacks}",
             names::EGRESS,
             egress.mode,
             self.pod.namespace,
-            facts.service_account
+            facts.service_account,
+            gateway.is_some(),
         );
         let content = v1::resource::Content::Egress(v1::Egress::from(&egress));
         let resource = index
@@ -38,6 +58,10 @@ impl CollectedResources<'_> {
         for name in egress.exact_endpoints() {
             self.host(&name);
         }
+        let entries = index.sent_externals(gateway, self.pod, facts);
+        for gateway in entries.filter_map(|entry| entry.gateway.as_ref()) {
+            self.pods_of(gateway);
+        }
         let is_named = |name: &&String| {
             let parts = names::parse(name);
             matches!(parts, Some(names::Name::External { host, port }) if egress.names(host, port))
@@ -45,6 +69,38 @@ impl CollectedResources<'_> {
         for name in subscribed.iter().filter(is_named).take(MAX_NAMES) {
             self.host(name);
         }
+    }
+
+    /// What a proxy of an older version is not sent of these objects.
+    fn leave_out_gateways(&mut self, origins: &[(ObjectRef, i64)]) {
+        let entries = self.index.externals.entries.iter();
+        let by_gateway: BTreeSet<&ObjectRef> = entries
+            .filter(|entry| entry.gateway.is_some())
+            .map(|entry| &entry.origin.0)
+            .collect();
+        let origins = origins.iter();
+        let left_out = origins.filter(|(object, _)| by_gateway.contains(object));
+        let left_out = left_out.map(|(object, generation)| LeftOut {
+            object: object.clone(),
+            generation: *generation,
+            lacks: Parts::NONE,
+        });
+        self.set.left_out.extend(left_out);
+    }
+
+    /// The pods of a Gateway to which calls are handed over. None where there is no such Gateway.
+    fn pods_of(&mut self, gateway: &ObjectKey) {
+        let name = names::handing_over(&gateway.to_string());
+        if self.set.resources.contains_key(&name)
+            || !self.capabilities.has(Capability::EgressGateways)
+        {
+            return;
+        }
+        let content = v1::resource::Content::Endpoints(v1::Endpoints {
+            endpoints: self.index.handing_over(gateway),
+            ..v1::Endpoints::default()
+        });
+        self.add(self.index.shared.of(&name, content));
     }
 
     /// The addresses of a host, once they are known.
@@ -78,10 +134,20 @@ impl CollectedResources<'_> {
             .index
             .external_route((service, port), self.pod, account)?;
         let name = names::endpoints(&service.namespace, &service.name, port);
-        let (variant, message) = if !self.capabilities.has(Capability::Egress) {
+        let needed = match route.gateway {
+            Some(_) => Capability::EgressGateways,
+            None => Capability::Egress,
+        };
+        let (variant, message) = if !self.capabilities.has(needed) {
             ("none", v1::Endpoints::default())
         } else if route.target.denied {
             ("denied", message(&route))
+        } else if let Some(gateway) = route.gateway {
+            let handing_over = v1::Endpoints {
+                endpoints: self.index.handing_over(gateway),
+                ..message(&route)
+            };
+            ("", handing_over)
         } else {
             ("", message(&route))
         };
@@ -90,6 +156,25 @@ impl CollectedResources<'_> {
         let shared = &self.index.shared;
         Some(shared.of_objects(&key, &name, content, Vec::new()))
     }
+}
+
+/// What a proxy is sent that cannot hand calls over: of a port that such an object has nothing, and
+/// what no object gives is refused. So none of its calls leaves in another way. And whether that
+/// differs.
+fn without_gateways(egress: Egress) -> (Egress, bool) {
+    let by_gateway = egress.objects.iter().filter(|one| one.gateway.is_some());
+    let ports = by_gateway.flat_map(|one| one.ports.iter().map(|port| port.port));
+    let ports: BTreeSet<u16> = ports.collect();
+    if ports.is_empty() {
+        return (egress, false);
+    }
+    let mut objects = egress.objects;
+    for object in &mut objects {
+        object.ports.retain(|port| !ports.contains(&port.port));
+    }
+    objects.retain(|object| object.gateway.is_none() && !object.ports.is_empty());
+    let mode = EgressMode::Deny;
+    (Egress { mode, objects }, true)
 }
 
 fn message(route: &ExternalRoute<'_>) -> v1::Endpoints {

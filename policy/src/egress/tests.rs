@@ -10,6 +10,8 @@ fn object(name: &str, hosts: &[&str], nets: &[&str], ports: Vec<ExternalPort>) -
         hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         addresses: nets.iter().map(|net| net.parse().unwrap()).collect(),
         resolved: Vec::new(),
+        gateway: None,
+        callers: Vec::new(),
         ports,
     }
 }

@@ -52,6 +52,11 @@ pub(super) enum Anchor {
 /// the engine does not say how large it became, only that it fits.
 const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, MAX_REGEX_SIZE];
 
+/// How many times the size of a pattern its cache may take, which matching fills: so what the
+/// patterns of a table were charged bounds their caches too. The states that the engine needs at
+/// least take less than twice the size.
+const CACHED_SIZES: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Pattern {
     plan: Plan,
@@ -192,7 +197,7 @@ fn build(text: &str, size: usize) -> Result<Regex, regex::Error> {
     RegexBuilder::new(text)
         .size_limit(size)
         // A cache per thread and pattern that is only filled by use.
-        .dfa_size_limit(MAX_REGEX_SIZE)
+        .dfa_size_limit((CACHED_SIZES * size).min(MAX_REGEX_SIZE))
         .build()
 }
 

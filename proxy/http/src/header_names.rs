@@ -59,6 +59,11 @@ pub const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
 /// Of a request whose target its caller wrote as a whole address, as to a forward proxy: the
 /// scheme of that.
 pub const SCHEME: HeaderName = HeaderName::from_static("weft-scheme");
+/// Of a call that a proxy hands over to a Gateway, which is to let it out of the mesh: the
+/// ExternalService that gives it, as `namespace/name`.
+pub const EXTERNAL: HeaderName = HeaderName::from_static("weft-external");
+/// Of such a call: the host to one of whose addresses it goes, or the address.
+pub const EXTERNAL_TO: HeaderName = HeaderName::from_static("weft-external-to");
 /// Of an upgrade: the protocols that the caller offers, and in the answer the one that the
 /// application switched to.
 pub const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");

@@ -35,7 +35,10 @@ use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;
 
+mod handed_over;
 pub(crate) mod upgrade;
+
+pub use self::handed_over::HandedOver;
 
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";
@@ -141,7 +144,12 @@ pub enum PeerRequest<P = Parts> {
         parts: P,
     },
     /// Bytes. The authority, which a request must have, is not read.
-    Tcp { port: AppPort, authority: Authority },
+    Tcp {
+        port: AppPort,
+        authority: Authority,
+        /// To a Gateway: they are to leave the mesh.
+        external: Option<HandedOver>,
+    },
 }
 
 /// Why a message between two proxies is not one.
@@ -181,7 +189,14 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
                 },
                 Transport::Http2,
             ) => PeerRequest::<Parts>::upgrade_head(parts.borrow(), *port, to, *body),
-            (Self::Tcp { port, authority }, Transport::Http2) => {
+            (
+                Self::Tcp {
+                    port,
+                    authority,
+                    external,
+                },
+                Transport::Http2,
+            ) => {
                 let mut uri = http::uri::Parts::default();
                 uri.scheme = Some(Scheme::HTTP);
                 uri.authority = Some(authority.clone());
@@ -191,6 +206,9 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
                 mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
                 mesh.headers.insert(PORT, HeaderValue::from(port.get()));
                 mesh.headers.insert(PROTOCOL, HeaderValue::from_static(TCP));
+                if let Some(external) = external {
+                    external.write(&mut mesh.headers).map_err(Malformed)?;
+                }
                 Ok(mesh)
             }
             (Self::Upgrade { .. } | Self::Tcp { .. }, Transport::Http1) => Err(TUNNEL),
@@ -318,7 +336,11 @@ impl PeerRequest {
             return Err(Malformed("a tunnel is asked for with POST"));
         }
         let authority = authority_of(parts).ok_or(Malformed("a tunnel without authority"))?;
-        Ok(Self::Tcp { port, authority })
+        Ok(Self::Tcp {
+            port,
+            authority,
+            external: HandedOver::read(&parts.headers).map_err(Malformed)?,
+        })
     }
 }
 

@@ -313,6 +313,7 @@ mod tests {
                     host: host.into(),
                     tls: None,
                     denied: false,
+                    gateway: None,
                 })
             });
             let set = EndpointSet::default().with(vec![Arc::clone(&endpoint)]);

@@ -1,5 +1,5 @@
-//! One connection that calls: of the application to an address, or of a client that came in at a
-//! listener of the own Gateway.
+//! One connection that calls: of the application to an address, of a client that came in at a listener
+//! of the own Gateway, or of another pod whose proxy has handed it over to that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::edge::Edge;
+use crate::outbound::handed::Handed;
 use crate::outbound::opened_to::{OpenedTo, until_gone, until_pod_gone};
 use crate::outbound::outside::Outside;
 use crate::outbound::shadow;
@@ -35,6 +36,8 @@ pub(super) enum CameTo {
     Opened(OpenedTo),
     /// A listener of the own Gateway. On the heap: a sidecar has none.
     Listener(Box<Edge>),
+    /// The own Gateway, to which the caller's proxy has handed it over.
+    Handed(Box<Handed>),
 }
 
 /// One connection that calls.
@@ -75,19 +78,39 @@ impl Connection {
         }
     }
 
+    /// What a proxy has handed over to the own Gateway.
+    pub(super) fn handed_over(proxy: Arc<Proxy>, addr: SocketAddr, handed: Handed) -> Self {
+        Self {
+            proxy,
+            addr,
+            came_to: CameTo::Handed(Box::new(handed)),
+            outside: None,
+            answered: AtomicBool::new(false),
+            broken: Notify::new(),
+        }
+    }
+
     /// What it was opened to, where the application has opened it.
     pub(super) const fn opened(&self) -> Option<&OpenedTo> {
         match &self.came_to {
             CameTo::Opened(opened) => Some(opened),
-            CameTo::Listener(_) => None,
+            CameTo::Listener(_) | CameTo::Handed(_) => None,
         }
     }
 
     /// Where it came in, where that is a listener.
     pub(super) fn edge(&self) -> Option<&Edge> {
         match &self.came_to {
-            CameTo::Opened(_) => None,
+            CameTo::Opened(_) | CameTo::Handed(_) => None,
             CameTo::Listener(edge) => Some(edge),
+        }
+    }
+
+    /// What it is, where a proxy has handed it over.
+    pub(super) fn handed(&self) -> Option<&Handed> {
+        match &self.came_to {
+            CameTo::Opened(_) | CameTo::Listener(_) => None,
+            CameTo::Handed(handed) => Some(handed),
         }
     }
 
@@ -127,10 +150,13 @@ impl Connection {
     /// Whether what goes out of the mesh on it may still go there, and what came in at a listener
     /// still come.
     pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        match (&self.outside, self.edge()) {
-            (Some(outside), _) => outside.may_go_on(snapshot, self.addr),
-            (None, Some(edge)) => edge.may_go_on(snapshot),
-            (None, None) => Ok(()),
+        if let Some(outside) = &self.outside {
+            return outside.may_go_on(snapshot, self.addr);
+        }
+        match &self.came_to {
+            CameTo::Opened(_) => Ok(()),
+            CameTo::Listener(edge) => edge.may_go_on(snapshot),
+            CameTo::Handed(handed) => handed.may_go_on(snapshot),
         }
     }
 

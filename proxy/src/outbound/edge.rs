@@ -13,6 +13,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::uri::Scheme as UriScheme;
 use http::{HeaderValue, Uri, Version};
+use policy::egress::host_name;
 use policy::gateway::{Listener, ListenerProtocol};
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -23,7 +24,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::{CLIENT_ADDRESS, name_authority};
-use crate::http::received::Received;
+use crate::http::received::{Received, host_of};
 
 /// What the program of the Gateway does with each request that can be read: it edits the head, and
 /// returns the address of the client that it believes.
@@ -40,7 +41,7 @@ pub struct Edge {
     pub protocol: ListenerProtocol,
     /// The server that TLS is for, as [`policy::egress::host_name`] reads it; `None`: it names none.
     pub server_name: Option<Box<str>>,
-    /// The other end of the connection.
+    /// The other end of the connection, which is no client where the Gateway believes proxies.
     pub client: IpAddr,
     pub enters: Enters,
     /// Whether traces go on here that its requests belong to. Clients outside would decide by them
@@ -51,6 +52,18 @@ pub struct Edge {
 /// The address of the client that the Gateway believes, in the extensions of a request.
 #[derive(Clone, Copy, Debug)]
 struct ClientAddress(IpAddr);
+
+/// The host of a request in plaintext that asks for an upgrade, as [`host_name`] reads it. All
+/// listeners of a port share its connections, and by the host that of this one is found.
+#[derive(Clone, Debug)]
+pub(super) struct UpgradeHost(Option<Box<str>>);
+
+impl UpgradeHost {
+    /// Takes it out of its request.
+    pub(super) fn take(parts: &mut Parts) -> Option<Self> {
+        parts.extensions.remove()
+    }
+}
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +102,26 @@ impl Edge {
         Err(Failure::refused(Reason::NoRoute, gone))
     }
 
+    /// Whether what a request has become that named this host may go on: only as long as a listener
+    /// is there for the host.
+    pub(super) fn may_carry(
+        &self,
+        UpgradeHost(host): &UpgradeHost,
+        snapshot: &Snapshot,
+    ) -> Result<(), Failure> {
+        let gateway = snapshot.gateway.as_deref();
+        let served = gateway.and_then(|gateway| gateway.served.as_deref());
+        let named = served.and_then(|served| {
+            let host = host.as_deref();
+            served.gateway.listener(self.target_port, host)
+        });
+        if named.is_some_and(|listener| listener.protocol == self.protocol) {
+            return Ok(());
+        }
+        let gone = "the listener of its host is gone";
+        Err(Failure::refused(Reason::NoRoute, gone))
+    }
+
     fn is_served(&self, gateway: &GatewayConfig) -> bool {
         let Some(served) = gateway.served.as_deref() else {
             return false;
@@ -116,6 +149,11 @@ impl Edge {
         let client = (self.enters)(&mut received.parts)?;
         let parts = &mut received.parts;
         parts.extensions.insert(ClientAddress(client));
+        if received.upgrade.is_some() && self.protocol == ListenerProtocol::Http {
+            let host = host_of(parts).and_then(host_name);
+            let host = UpgradeHost(host.map(Into::into));
+            parts.extensions.insert(host);
+        }
         leave_scheme(parts);
         Ok(())
     }
@@ -132,6 +170,12 @@ fn leave_scheme(parts: &mut Parts) {
             parts.uri = uri;
         }
     }
+}
+
+/// The client for which a request came in at a listener, as the Gateway believes it.
+pub(super) fn client_of(parts: &Parts) -> Option<IpAddr> {
+    let noted = parts.extensions.get::<ClientAddress>();
+    noted.map(|ClientAddress(client)| *client)
 }
 
 /// Writes for which client a request is passed on, where the Gateway has noted one. Only proxies

@@ -14,10 +14,12 @@ use crate::config::snapshot::Snapshot;
 use crate::config::store::Store;
 use crate::endpoints::registry::PodRef;
 use crate::failure::Failure;
+use crate::mesh::protocol::HandedOver;
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::outbound::connection::Connection;
 use crate::outbound::outside::{Outside, Passed, denied};
 use crate::outbound::route::{External, Route};
+use crate::outbound::shadow;
 
 /// Waits until the addresses are known of the name that gives a call. `host`: of its request;
 /// `None` for bytes.
@@ -33,11 +35,18 @@ pub(super) async fn look_up(connection: &Connection, host: Option<&str>) {
         Decision::NoObject(_) | Decision::Denied => None,
     });
     if let Some(name) = name {
-        let is_known = || is_resolved(config, &name);
-        let (changes, subscribe) = (config.changes(), &config.subscriptions_changed);
-        let names = &config.names;
-        names.look_up(&name, is_known, changes, subscribe).await;
+        look_up_name(config, &name).await;
     }
+}
+
+/// Waits until the addresses are known of the host whose endpoints have this name.
+pub(super) async fn look_up_name(config: &Store, name: &str) {
+    let is_known = || is_resolved(config, name);
+    let (changes, subscribe) = (config.changes(), &config.subscriptions_changed);
+    config
+        .names
+        .look_up(name, is_known, changes, subscribe)
+        .await;
 }
 
 fn is_resolved(config: &Store, name: &str) -> bool {
@@ -62,7 +71,7 @@ pub(super) fn route(
     let host = host.and_then(host_name);
     let call = outside.call(connection.addr, host.as_deref());
     let name = call.host.or(call.sni);
-    let (route, passed) = match snapshot.egress.decide(&call) {
+    let (route, passed, gateway) = match snapshot.egress.decide(&call) {
         Decision::Denied => return Err(denied(connection.addr, name)),
         Decision::NoObject(unnamed) => {
             outside.may_dial(snapshot, connection.addr, true)?;
@@ -72,13 +81,22 @@ pub(super) fn route(
             let external = External {
                 remote: connection.remote(name),
                 tls: None,
+                handed: None,
             };
             let choice = dialled(connection, connection.addr)?;
-            (leaving(connection, choice, external), Passed::Address)
+            let route = leaving(connection, choice, external);
+            (route, Passed::Address, None)
         }
-        Decision::Object(admitted) => given(connection, snapshot, outside, &admitted)?,
+        Decision::Object(admitted) => {
+            let gateway = admitted.object.gateway.clone();
+            let (route, passed) = match &gateway {
+                Some(gateway) => by_gateway(connection, snapshot, &admitted, gateway)?,
+                None => given(connection, snapshot, outside, &admitted)?,
+            };
+            (route, passed, gateway)
+        }
     };
-    if outside.passes(passed) {
+    if outside.passes(passed, gateway) {
         connection.breaks();
     }
     // What ends connections may have looked before this was noted.
@@ -104,29 +122,66 @@ fn given(
     let external = External {
         remote: Arc::clone(admitted.object.origin.label()),
         tls: tls.map(|tls| (Arc::clone(tls), admitted.server_name().map(Arc::from))),
+        handed: None,
     };
-    let (choice, passed) = match admitted.by {
+    let choice = match admitted.by {
         By::Address => {
             let addr = SocketAddr::new(connection.addr.ip(), admitted.port.target_port);
-            let object = admitted.object;
-            let passed = if object.lists(addr.ip()) {
-                Passed::Address
-            } else {
-                Passed::Resolved(object.exact_hosts().cloned().collect())
-            };
-            (dialled(connection, addr)?, passed)
+            dialled(connection, addr)?
         }
         By::Host(host) => {
             let name = wire::names::external(host, admitted.port.target_port);
-            let choice = resolved(snapshot, &name, host)?;
-            (choice, Passed::Name(host.into()))
+            resolved(snapshot, &name, host)?
         }
     };
+    let passed = passed(connection, admitted);
     Ok((leaving(connection, choice, external), passed))
 }
 
+/// The way of a call whose object names a Gateway: to a pod of that, which lets it out, and never in
+/// another way.
+fn by_gateway(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    admitted: &Admitted<'_>,
+    gateway: &str,
+) -> Result<(Route, Passed), Failure> {
+    shadow::may_pass(snapshot)?;
+    let object = Arc::clone(admitted.object.origin.label());
+    let name: Arc<str> = wire::names::handing_over(gateway).into();
+    let among = RoutedEndpoints::of(snapshot, &name);
+    if among.set().endpoints.is_empty() {
+        let detail = format!(
+            "no pod of Gateway {gateway} is ready, and calls of ExternalService {object} leave by \
+             that Gateway alone: `kubectl describe gateway` shows why"
+        );
+        return Err(Failure::not_sent(Reason::NoEndpoint, detail));
+    }
+    let to = match admitted.by {
+        By::Address => connection.addr.ip().to_canonical().to_string().into(),
+        By::Host(host) => host.into(),
+    };
+    let external = External {
+        remote: Arc::clone(&object),
+        tls: None,
+        handed: Some(HandedOver { object, to }),
+    };
+    let route = leaving(connection, Choice::Any(among), external);
+    Ok((route, passed(connection, admitted)))
+}
+
+/// By what a call is let through.
+fn passed(connection: &Connection, admitted: &Admitted<'_>) -> Passed {
+    let object = admitted.object;
+    match admitted.by {
+        By::Host(host) => Passed::Name(host.into()),
+        By::Address if object.lists(connection.addr.ip()) => Passed::Address,
+        By::Address => Passed::Resolved(object.exact_hosts().cloned().collect()),
+    }
+}
+
 /// The addresses of a host.
-fn resolved(snapshot: &Snapshot, name: &str, host: &str) -> Result<Choice, Failure> {
+pub(super) fn resolved(snapshot: &Snapshot, name: &str, host: &str) -> Result<Choice, Failure> {
     let Some(set) = snapshot.endpoints_of(name) else {
         let detail = format!("the controller has not resolved {host} yet");
         return Err(Failure::not_sent(Reason::NoEndpoint, detail));
@@ -143,7 +198,7 @@ fn resolved(snapshot: &Snapshot, name: &str, host: &str) -> Result<Choice, Failu
 }
 
 /// The address that was dialled, unless it is one of the mesh by now, to which no plaintext goes.
-fn dialled(connection: &Connection, addr: SocketAddr) -> Result<Choice, Failure> {
+pub(super) fn dialled(connection: &Connection, addr: SocketAddr) -> Result<Choice, Failure> {
     let registry = &connection.proxy.config.registry;
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if registry.was_meshed(addr) {
@@ -158,7 +213,7 @@ fn dialled(connection: &Connection, addr: SocketAddr) -> Result<Choice, Failure>
     )))
 }
 
-fn leaving(connection: &Connection, choice: Choice, external: External) -> Route {
+pub(super) fn leaving(connection: &Connection, choice: Choice, external: External) -> Route {
     Route {
         external: Some(Box::new(external)),
         ..Route::to(&Arc::default(), connection.addr.port(), choice)

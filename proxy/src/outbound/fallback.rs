@@ -17,14 +17,13 @@ use crate::http::body::{self, Body};
 use crate::http::deadline;
 use crate::http::headers::{DEGRADED, FIXED_RESPONSE};
 use crate::http::refusal::answer_to;
-use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
 use crate::outbound::edits::{ResponseEdits, allow_reading};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
-use crate::outbound::respond::{conclude_failure, respond};
+use crate::outbound::respond::{UpgradingCaller, conclude_failure, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving_headers::ServingHeaders;
@@ -114,7 +113,7 @@ pub(super) async fn run(
     due: DueFallback<'_>,
     mut sent: ExchangeResult,
     mut call: Call,
-    on_upgrade: Option<Side>,
+    on_upgrade: Option<UpgradingCaller>,
     connection: &Arc<Connection>,
 ) -> Response<Body> {
     let AttemptedCall {

@@ -7,6 +7,7 @@
 //! the rules, of the listener that it names. Splits of the backend's Service share out what it gets;
 //! routes of that Service are for its own callers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -41,12 +42,12 @@ struct Edited {
 }
 
 /// Where a call goes that came in so: `request` is its head and the host that it names, and `None`
-/// of opaque bytes. `pod`: the own one.
+/// of opaque bytes. `calling`: the client, as the Gateway believes it, and the own pod.
 pub(super) fn find(
     edge: &Edge,
     snapshot: &Snapshot,
     request: Option<(&RequestFacts<'_>, Option<&str>)>,
-    pod: &str,
+    calling: (IpAddr, &str),
 ) -> Result<Route, Unsent> {
     let gateway = snapshot.gateway.as_ref();
     let served = gateway.and_then(|gateway| gateway.served.as_deref());
@@ -88,7 +89,7 @@ pub(super) fn find(
     if backend.invalid {
         return Err(refused(served, Reason::InvalidBackend, origin).into());
     }
-    let mut route = to_backend(edge, snapshot, (backend, facts), pod)?;
+    let mut route = to_backend(snapshot, (backend, facts), calling)?;
     // A split is what chose the backend, where there is one.
     route.rule = route.rule.or_else(|| served.object(origin).cloned());
     route.actions = backend.actions.clone();
@@ -143,10 +144,9 @@ fn of_connection<'a>(edge: &Edge, served: &'a ServedGateway) -> Result<&'a Rule<
 
 /// To the Service of a backend, as any client of it would go there.
 fn to_backend(
-    edge: &Edge,
     snapshot: &Snapshot,
     (backend, facts): (&Backend, Option<&RequestFacts<'_>>),
-    pod: &str,
+    (client, pod): (IpAddr, &str),
 ) -> Result<Route, Unsent> {
     let (id, port) = (&backend.service, backend.port);
     let name = wire::names::service(&id.namespace, &id.name, port);
@@ -172,9 +172,10 @@ fn to_backend(
     let mut route = match query.by_rule()? {
         Some(route) => route,
         None => {
-            // Affinity is that of clients, which all come by the Gateway.
+            // Affinity is that of clients, which all come by the Gateway, and by the proxies that it
+            // believes.
             let client = service.affinity.as_ref().map(|_| Tenant {
-                key: Key::of(edge.client.to_string().as_bytes()),
+                key: Key::of(client.to_string().as_bytes()),
                 endpoint: true,
                 cookie: None,
             });

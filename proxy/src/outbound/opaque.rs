@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::learned::now;
 use crate::failure::Failure;
+use crate::net::chunk::ChunkIo;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::admission::look_at_breaker;
@@ -23,7 +24,7 @@ use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::fault;
-use crate::outbound::route::{Route, may_leave};
+use crate::outbound::route::{Route, leaves_alike, may_leave};
 use crate::outbound::routing::route_call;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
@@ -118,7 +119,7 @@ pub(super) async fn open_ahead(connection: &Connection, call: &mut Call) -> Resu
 fn route_bytes(connection: &Connection, call: &mut Call) -> Result<RoutedBytes, Failure> {
     let snapshot = connection.proxy.config.snapshot();
     connection.may_open(&snapshot)?;
-    let route = route_call(connection, &snapshot, None, None)?;
+    let route = route_call(connection, &snapshot, None, None, None)?;
     shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
     call.set_ends(route.call_ends());
     let fallback = fallback::service_of_bytes(&route).map(led_to);
@@ -194,7 +195,10 @@ async fn open_by(
         }
         let endpoint = attempt.endpoint();
         let opened = match &endpoint.identity {
-            Some(identity) => tunnel::open(&connection.proxy, endpoint, identity).await,
+            Some(identity) => {
+                tunnel::open(&connection.proxy, endpoint, identity, route.handing()).await
+            }
+            None if route.handing().is_some() => Err(Route::no_gateway()),
             None => {
                 let limit = attempts.connect_timeout();
                 let connecting = connection.proxy.connector.connect(endpoint.addr, limit);
@@ -208,6 +212,7 @@ async fn open_by(
                 }
                 let mut tunnel = path.counted(attempt.in_flight, idle);
                 tunnel.standing = route.choice.standing().cloned();
+                tunnel.handed = tunnel.standing.is_some() && route.handing().is_some();
                 return Ok(tunnel);
             }
             Err(failure) => attempts.failed(attempt, failure, call),
@@ -220,7 +225,7 @@ async fn open_by(
 /// already.
 pub(super) async fn relay(
     connection: &Connection,
-    mut stream: Prefixed<TcpStream>,
+    stream: Prefixed<TcpStream>,
     opened: Option<OpenedTunnel>,
     protocol: Protocol,
 ) {
@@ -256,14 +261,31 @@ pub(super) async fn relay(
         // One side may have ended without a word, and the other one stays for hours.
         tunnel.in_flight.shows_nothing();
     }
+    relay_opened(connection, stream, tunnel, call).await;
+}
+
+/// Opens the way of bytes that are taken once it is open.
+pub(super) async fn open_way(connection: &Connection, call: &mut Call) -> Result<Tunnel, Failure> {
+    Box::pin(open_or_fall_back(connection, ConnectSignal::Serves, call)).await
+}
+
+/// Relays bytes to where a way is open.
+pub(super) async fn relay_opened<S: ChunkIo>(
+    connection: &Connection,
+    mut stream: Prefixed<S>,
+    tunnel: Tunnel,
+    call: Call,
+) {
     connection.count("opaque", "opaque", Version::HTTP_11);
     let (led_to, standing) = (tunnel.led_to.clone(), tunnel.standing.clone());
+    let handed = tunnel.handed;
     let may_go_on = |now: &Snapshot| {
         connection
             .may_open(now)
             .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
             .and_then(|()| connection.may_go_on(now))
             .and_then(|()| may_leave(now, standing.as_deref()))
+            .and_then(|()| leaves_alike(now, standing.as_deref(), handed))
     };
     let config = &connection.proxy.config;
     let forbidden = async {

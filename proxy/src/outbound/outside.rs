@@ -33,8 +33,8 @@ pub(super) struct Outside {
     is_unknown: bool,
     /// Of the application's own TLS, as it is compared.
     pub(super) server_name: Option<Box<str>>,
-    /// What calls on it were let through by.
-    passed: Mutex<BTreeSet<Passed>>,
+    /// What calls on it were let through by, and the Gateway by which they left, if by one.
+    passed: Mutex<BTreeSet<(Passed, Option<Arc<str>>)>>,
 }
 
 /// By what a call was let through, and so where it went.
@@ -115,6 +115,7 @@ pub(super) fn first_look(snapshot: &Snapshot, addr: SocketAddr) -> FirstLook {
 pub(super) fn may_pass_unread(snapshot: &Snapshot, addr: SocketAddr) -> Result<(), Failure> {
     shadow::may_pass(snapshot)?;
     match snapshot.egress.decide(&call(addr, None, false)) {
+        Decision::Object(admitted) if admitted.object.gateway.is_some() => Err(moved()),
         Decision::Object(_) | Decision::NoObject(_) => Ok(()),
         Decision::Denied => Err(denied(addr, None)),
     }
@@ -145,6 +146,13 @@ pub(super) fn denied(addr: SocketAddr, name: Option<&str>) -> Failure {
     )
 }
 
+/// What a connection was opened by leads another way by now.
+fn moved() -> Failure {
+    let detail = "spec.gateway of the ExternalService that gives these calls is another one by now; \
+                  connect again";
+    Failure::refused(Reason::EgressDenied, detail)
+}
+
 /// `name`: of the application's own TLS where that is what the connection carries, else of a
 /// request.
 fn call(addr: SocketAddr, name: Option<&str>, is_tls: bool) -> ExternalCall<'_> {
@@ -173,10 +181,11 @@ impl Outside {
         }
     }
 
-    /// A call goes this way. True where the connection had calls by too many names.
-    pub(super) fn passes(&self, passed: Passed) -> bool {
+    /// A call goes this way, by this Gateway if by one. True where the connection had calls by too
+    /// many names.
+    pub(super) fn passes(&self, passed: Passed, gateway: Option<Arc<str>>) -> bool {
         let mut all = self.passed.lock();
-        all.insert(passed);
+        all.insert((passed, gateway));
         all.len() > MOST_NAMES
     }
 
@@ -188,7 +197,7 @@ impl Outside {
             Some(_) => ExternalProtocol::Tls,
             None => ExternalProtocol::Http,
         };
-        for passed in &*self.passed.lock() {
+        for (passed, gateway) in &*self.passed.lock() {
             let (name, is_given) = match passed {
                 Passed::Address => (None, by_address()),
                 Passed::Resolved(hosts) => (None, by_address() || egress.gives_hosts(port, hosts)),
@@ -199,9 +208,16 @@ impl Outside {
                     (Some(&**name), is_given)
                 }
             };
-            self.may_dial(snapshot, addr, name.is_none())?;
+            let goes_there = name.is_none() && gateway.is_none();
+            self.may_dial(snapshot, addr, goes_there)?;
             if !is_given {
                 return Err(denied(addr, name));
+            }
+            let call = call(addr, name, self.server_name.is_some());
+            if let Decision::Object(now) = egress.decide(&call)
+                && now.object.gateway != *gateway
+            {
+                return Err(moved());
             }
         }
         Ok(())
@@ -244,6 +260,8 @@ mod tests {
             hosts: hosts.collect(),
             addresses: addresses.collect(),
             resolved: Vec::new(),
+            gateway: None,
+            callers: Vec::new(),
             ports: vec![ExternalPort {
                 port: 443,
                 protocol,
@@ -299,7 +317,7 @@ mod tests {
                 server_name: Some(HOST.into()),
                 ..Outside::default()
             };
-            outside.passes(passed);
+            outside.passes(passed, None);
             outside
         };
         let goes_on = |passed, mode, objects| {
@@ -325,7 +343,7 @@ mod tests {
             ..object(hosts, &[], ExternalProtocol::Tcp)
         };
         let outside = Outside::default();
-        outside.passes(Passed::Resolved([HOST.into()].into()));
+        outside.passes(Passed::Resolved([HOST.into()].into()), None);
         for (objects, stays) in [
             (vec![object(&[HOST], &[[203, 0, 113, 7]])], true),
             (vec![object(&[HOST], &[[203, 0, 113, 8]])], true),
@@ -337,6 +355,33 @@ mod tests {
             let snapshot = snapshot(EgressMode::Deny, objects);
             let may_go_on = outside.may_go_on(&snapshot, dialled());
             assert_eq!(may_go_on.is_ok(), stays, "{:?}", snapshot.egress);
+        }
+    }
+
+    /// Else a connection from before would go on directly, past the Gateway.
+    #[test]
+    fn connection_ends_where_its_way_becomes_another() {
+        let by = |gateway: Option<&str>| ExternalObject {
+            gateway: gateway.map(Arc::from),
+            ..object(&[HOST], &["203.0.113.0/24"], ExternalProtocol::Tls)
+        };
+        let (none, out, other) = (None, Some("edge/out"), Some("edge/other"));
+        for mode in [EgressMode::Allow, EgressMode::Deny] {
+            for (went, now) in [
+                (none, out),
+                (out, none),
+                (out, other),
+                (out, out),
+                (none, none),
+            ] {
+                let outside = Outside::default();
+                outside.passes(Passed::Address, went.map(Arc::from));
+                let snapshot = snapshot(mode, vec![by(now)]);
+                let goes_on = outside.may_go_on(&snapshot, dialled()).is_ok();
+                assert_eq!(goes_on, went == now, "{mode} {went:?} {now:?}");
+                let unread = may_pass_unread(&snapshot, dialled());
+                assert_eq!(unread.is_ok(), now.is_none(), "{now:?}");
+            }
         }
     }
 

@@ -19,18 +19,20 @@ use crate::http::received::{AbsoluteForm, Received, Rejected, Upgrades, host_of}
 use crate::http::replay::Replay;
 use crate::http::route_override::RouteOverride;
 use crate::http::shadow::Shadow;
-use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::edge;
+use crate::outbound::edge::{self, UpgradeHost};
 use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
+use crate::outbound::handed;
 use crate::outbound::mirror;
-use crate::outbound::respond::{answer_unsent, conclude_failure, pass_on_response, respond};
+use crate::outbound::respond::{
+    UpgradingCaller, answer_unsent, conclude_failure, pass_on_response, respond,
+};
 use crate::outbound::route::Route;
 use crate::outbound::routing::route_call;
 use crate::outbound::send::Outgoing;
@@ -57,7 +59,7 @@ struct Provenance {
 struct Prepared {
     outgoing: Outgoing,
     upload: Upload,
-    caller_side: Option<Side>,
+    caller_side: Option<UpgradingCaller>,
 }
 
 /// One request of the application, from its head to the end of its response.
@@ -182,6 +184,9 @@ fn receive(
             tracer.leave(&mut received.parts.headers);
         }
     }
+    if connection.handed().is_some() {
+        handed::enter(&mut received);
+    }
     if let Some(Waited(time)) = received.parts.extensions.get() {
         call.waited(*time);
     }
@@ -248,6 +253,10 @@ fn prepare(
     let deadline = deadline::outgoing(&parts, timed, timeouts, provenance.made_for.until());
     let made_for = provenance.made_for.request();
     let names_client = !is_alien && edge::name_client(&mut parts);
+    let caller_side = caller_side.map(|side| UpgradingCaller {
+        side,
+        host: UpgradeHost::take(&mut parts),
+    });
     let (body, upload) = shadow::watch(proxy, provenance.read_only_epoch, &parts.method, body);
     call.uploads(&upload);
     let replay = Replay::new(body).counted(&mut parts.extensions);
@@ -324,8 +333,9 @@ fn route_request(
         headers: &parts.headers,
     };
     let request = Some((&facts, host_of(parts)));
+    let client = edge::client_of(parts);
     let route_override = provenance.route_override.as_deref();
-    let route = route_call(connection, snapshot, request, route_override)?;
+    let route = route_call(connection, snapshot, request, client, route_override)?;
     edit_request(&route, &mut received.parts)?;
     if route.external.is_some() {
         name_once(&mut received.parts);

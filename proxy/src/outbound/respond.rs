@@ -25,16 +25,24 @@ use crate::http::watched::{BodyEnd, Watched};
 use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
+use crate::outbound::edge::UpgradeHost;
 use crate::outbound::edits::{Unsent, preflight, redirection};
 use crate::outbound::opened_to::OpenedTo;
-use crate::outbound::route::{Route, may_leave};
+use crate::outbound::route::{Route, leaves_alike, may_leave};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Counted};
 
+/// The caller of a request that asks for an upgrade.
+pub(crate) struct UpgradingCaller {
+    pub(super) side: Side,
+    /// Where it came in at a listener of plaintext.
+    pub(super) host: Option<UpgradeHost>,
+}
+
 /// The two sides of an upgraded connection, before they carry the other protocol.
 struct Upgraded {
-    client: Side,
+    client: UpgradingCaller,
     server: Side,
     /// What the server switched to.
     to: Option<HeaderValue>,
@@ -49,7 +57,7 @@ pub(crate) async fn respond(
     answer: UpstreamResponse,
     call: Call,
     mut served: Serving,
-    on_upgrade: Option<Side>,
+    on_upgrade: Option<UpgradingCaller>,
     connection: &Arc<Connection>,
 ) -> Response<Body> {
     let UpstreamResponse {
@@ -198,16 +206,25 @@ fn clean_answer(parts: &mut Parts, call: Call) -> Counted {
     call.answered(parts, reason)
 }
 
-/// Whether what carries another protocol may go on. `standing`: the resource of its endpoint, where
-/// that is of a host outside the mesh.
+/// Whether what carries another protocol may go on. `host`: of its request, where that came in at
+/// a listener of plaintext. `standing`: the resource of its endpoint, where that is of a host outside
+/// the mesh.
 fn may_go_on(
     connection: &Connection,
+    host: Option<&UpgradeHost>,
     standing: Option<&str>,
     snapshot: &Snapshot,
 ) -> Result<(), Failure> {
+    let is_carried = || match (connection.edge(), host) {
+        (Some(edge), Some(host)) => edge.may_carry(host, snapshot),
+        (None, _) | (_, None) => Ok(()),
+    };
     shadow::may_pass(snapshot)
         .and_then(|()| connection.may_go_on(snapshot))
+        .and_then(|()| is_carried())
         .and_then(|()| may_leave(snapshot, standing))
+        // None leaves by a Gateway.
+        .and_then(|()| leaves_alike(snapshot, standing, false))
 }
 
 /// Answers that the connection carries another protocol from now on, and relays it.
@@ -219,7 +236,7 @@ fn switch(
     connection: Arc<Connection>,
 ) -> Response<Body> {
     let Upgraded {
-        client,
+        client: UpgradingCaller { side: client, host },
         server,
         to,
         idle,
@@ -239,7 +256,10 @@ fn switch(
         };
         let cut = client.cut();
         let config = &connection.proxy.config;
-        let may_go_on = |now: &Snapshot| may_go_on(&connection, standing.as_deref(), now);
+        let may_go_on = |now: &Snapshot| {
+            let standing = standing.as_deref();
+            may_go_on(&connection, host.as_ref(), standing, now)
+        };
         let (flows, own) = (counted.flows(), Flows::default());
         let mut metered = client.metered(&own);
         let mut passed = 0;

@@ -20,6 +20,7 @@ use policy::route::edits::Actions;
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::mesh::protocol::HandedOver;
 use crate::outbound::call_policy::{CallPolicy, Names};
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::proxy::Proxy;
@@ -63,6 +64,18 @@ pub(super) struct External {
     pub(super) remote: Arc<str>,
     /// TLS that this proxy begins, and the name that the server has to prove.
     pub(super) tls: Option<(Arc<OriginateTls>, Option<Arc<str>>)>,
+    /// What the Gateway gets beside it that lets it out.
+    pub(super) handed: Option<HandedOver>,
+}
+
+/// How a call is handed over to a Gateway.
+#[derive(Debug)]
+pub(super) struct Handing {
+    pub(super) over: HandedOver,
+    /// That the object has.
+    pub(super) port: u16,
+    /// The host that a request names from here on.
+    pub(super) host: Option<Arc<str>>,
 }
 
 /// What a request needs where it leaves the mesh.
@@ -91,6 +104,24 @@ pub(super) fn may_leave(snapshot: &Snapshot, name: Option<&str>) -> Result<(), F
         )
         .into(),
     })
+}
+
+/// Whether calls to these endpoints still leave by a Gateway, or still do not. `name`: as above.
+pub(super) fn leaves_alike(
+    snapshot: &Snapshot,
+    name: Option<&str>,
+    handed: bool,
+) -> Result<(), Failure> {
+    let set = name.and_then(|name| snapshot.endpoints_of(name));
+    let target = set.and_then(|set| set.external.as_ref());
+    match target {
+        Some(target) if target.gateway.is_some() != handed => Err(Failure::refused(
+            Reason::EgressDenied,
+            "spec.gateway of the ExternalService behind this Service is another one by now; connect \
+             again",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Route {
@@ -163,6 +194,34 @@ impl Route {
             host: Some(&*target.host),
             tls,
         })
+    }
+
+    /// How it is handed over, where it leaves the mesh by a Gateway. It goes there in no other way.
+    pub(super) fn handing(&self) -> Option<Handing> {
+        if let Some(external) = &self.external {
+            return Some(Handing {
+                over: external.handed.clone()?,
+                port: self.port,
+                host: None,
+            });
+        }
+        let target = self.stands_for()?;
+        target.gateway.as_ref()?;
+        Some(Handing {
+            over: HandedOver {
+                object: Arc::clone(target.object.label()),
+                to: Arc::clone(&target.host),
+            },
+            port: self.backend_port,
+            host: Some(Arc::clone(&target.host)),
+        })
+    }
+
+    /// The failure of a call that leaves by a Gateway, at what is none of its pods.
+    pub(super) fn no_gateway() -> Failure {
+        let detail =
+            "calls of this ExternalService leave by a Gateway, and this is none of its pods";
+        Failure::refused(Reason::NoEndpoint, detail)
     }
 
     /// Whether it goes to a proxy that alone knows which policies hold: its caller named no

@@ -2,6 +2,7 @@
 //! rules of the Service that was called, else to that Service itself or to the pod of the client's
 //! choice. What came in at a listener goes by the routes of that.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::http_match::RequestFacts;
@@ -17,6 +18,7 @@ use crate::outbound::connection::{CameTo, Connection};
 use crate::outbound::context::override_target;
 use crate::outbound::edits::Unsent;
 use crate::outbound::egress;
+use crate::outbound::handed_route;
 use crate::outbound::listener_route;
 use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::route::{Route, may_leave};
@@ -24,14 +26,16 @@ use crate::outbound::route_query::{RouteQuery, known_service};
 use crate::outbound::tenant;
 
 /// Where a call on a connection goes: `request` is its head and the host that it names, and
-/// `None` of opaque bytes.
+/// `None` of opaque bytes. `client`: for which it came in at a listener, where that is not the other
+/// end of the connection.
 pub(super) fn route_call(
     connection: &Connection,
     snapshot: &Snapshot,
     request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    client: Option<IpAddr>,
     route_override: Option<&RouteOverride>,
 ) -> Result<Route, Unsent> {
-    let route = find_route(connection, snapshot, request, route_override)?;
+    let route = find_route(connection, snapshot, request, client, route_override)?;
     if let Some(name) = route.choice.standing() {
         may_leave(snapshot, Some(&**name))?;
     }
@@ -42,12 +46,19 @@ fn find_route(
     connection: &Connection,
     snapshot: &Snapshot,
     request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    client: Option<IpAddr>,
     route_override: Option<&RouteOverride>,
 ) -> Result<Route, Unsent> {
     let opened = match &connection.came_to {
         CameTo::Opened(opened) => opened,
         CameTo::Listener(edge) => {
-            return listener_route::find(edge, snapshot, request, &connection.proxy.own.pod);
+            let pod = connection.proxy.own.pod.as_str();
+            let client = client.unwrap_or(edge.client);
+            return listener_route::find(edge, snapshot, request, (client, pod));
+        }
+        CameTo::Handed(handed) => {
+            let host = request.map(|(_, host)| host);
+            return Ok(handed_route::find(connection, snapshot, handed, host)?);
         }
     };
     let standing = opened.standing(snapshot);

@@ -32,7 +32,8 @@ use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::ConnectTimeout;
 use crate::outbound::edits::rename;
-use crate::outbound::route::{Leaving, Route};
+use crate::outbound::route::{Handing, Leaving, Route};
+use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::trace::Trace;
 
@@ -180,9 +181,14 @@ impl Outgoing {
                 let peer = proxy
                     .peers
                     .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
-                self.send_to_peer(&peer, endpoint.addr.port(), parts).await
+                match route.handing() {
+                    None => self.send_to_peer(&peer, endpoint.addr.port(), parts).await,
+                    // On the heap: most calls stay inside the mesh.
+                    Some(handing) => Box::pin(self.hand_over(&peer, &handing, parts)).await,
+                }
             }
             None => match route.leaving() {
+                _ if route.handing().is_some() => Err(Route::no_gateway()),
                 None => {
                     let clients = &proxy.unmeshed;
                     self.send_plain(clients, endpoint.addr, parts, connect_timeout)
@@ -197,6 +203,33 @@ impl Outgoing {
         }
     }
 
+    /// Hands one attempt over to a Gateway, which lets it out. An upgrade goes without.
+    async fn hand_over(
+        &self,
+        peer: &Peer,
+        handing: &Handing,
+        parts: &Parts,
+    ) -> Result<UpstreamResponse, Failure> {
+        if self.shadow == Some(Shadow::ReadOnly) {
+            return Err(shadow::refusal());
+        }
+        let mut parts = match host_of(parts) {
+            Some(_) => parts.clone(),
+            None => self.named_by_address(parts)?,
+        };
+        if let Some(host) = &handing.host {
+            rename(&mut parts, host).ok_or_else(|| no_host(host))?;
+        }
+        let written = handing.over.write(&mut parts.headers);
+        written.map_err(|bad| Failure::not_sent(Reason::BadRequest, bad))?;
+        let request = PeerRequest::Http {
+            port: app_port(handing.port)?,
+            speak: AppHttp::of(parts.version),
+            parts: &parts,
+        };
+        peer.send(&request, &self.replay).await
+    }
+
     /// Sends one attempt out of the mesh, as the server there needs it.
     async fn send_out(
         &self,
@@ -207,12 +240,7 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let mut parts = parts.clone();
         if let Some(host) = leaving.host {
-            rename(&mut parts, host).ok_or_else(|| {
-                Failure::refused(
-                    Reason::BadRequest,
-                    format!("{host} is no host of a request"),
-                )
-            })?;
+            rename(&mut parts, host).ok_or_else(|| no_host(host))?;
         }
         let Some((tls, name)) = leaving.tls else {
             let clients = &proxy.unmeshed;
@@ -381,6 +409,13 @@ impl Outgoing {
             .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
         Ok(parts)
     }
+}
+
+fn no_host(host: &str) -> Failure {
+    Failure::refused(
+        Reason::BadRequest,
+        format!("{host} is no host of a request"),
+    )
 }
 
 /// The port of an endpoint, which a peer proxy delivers to.

@@ -30,6 +30,7 @@ use crate::net::connect::reset;
 use crate::net::idle::relay_moving;
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
+use crate::outbound::route::Handing;
 use crate::outbound::send::app_port;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
@@ -59,6 +60,8 @@ pub(super) struct Tunnel {
     pub(super) led_to: Option<(Arc<str>, u16)>,
     /// The resource of its endpoint, where that is of a host outside the mesh.
     pub(super) standing: Option<Arc<str>>,
+    /// And that host is called by way of a Gateway.
+    pub(super) handed: bool,
     /// What it counts as at its endpoint, while it is open.
     pub(super) in_flight: InFlight,
 }
@@ -72,6 +75,7 @@ impl TunnelPath {
             idle,
             led_to: None,
             standing: None,
+            handed: false,
             in_flight,
         }
     }
@@ -94,7 +98,8 @@ pub(super) async fn open_plain(
     })
 }
 
-/// Opens a tunnel by the proxy of `endpoint`, which has this identity.
+/// Opens a tunnel by the proxy of `endpoint`, which has this identity; `handing`: out of the mesh, by
+/// a Gateway's.
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
@@ -102,14 +107,22 @@ pub(super) async fn open(
     proxy: &Proxy,
     endpoint: &Endpoint,
     identity: &SpiffeId,
+    handing: Option<Handing>,
 ) -> Result<TunnelPath, Failure> {
     let authority = Authority::try_from(endpoint.addr.to_string())
         .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
-    let port = app_port(endpoint.addr.port())?;
+    let own_port = endpoint.addr.port();
+    let port = app_port(handing.as_ref().map_or(own_port, |handing| handing.port))?;
+    let external = handing.map(|handing| handing.over);
     let peer = proxy
         .peers
         .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
-    let answer = peer.open(&PeerRequest::Tcp { port, authority }).await?;
+    let request = PeerRequest::Tcp {
+        port,
+        authority,
+        external,
+    };
+    let answer = peer.open(&request).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);

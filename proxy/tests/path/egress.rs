@@ -377,6 +377,7 @@ fn standing(at: SocketAddr, denied: bool) -> v1::Resource {
         host: HOST.to_owned(),
         tls: None,
         denied,
+        gateway: String::new(),
     };
     let name = wire::names::endpoints("shop", "api", 80);
     let content = v1::Endpoints {

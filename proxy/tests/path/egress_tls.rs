@@ -192,6 +192,7 @@ async fn service_that_stands_for_host_leaves_in_tls() {
             host: HOST.to_owned(),
             tls: Some(tls(&certified, "")),
             denied: false,
+            gateway: String::new(),
         }),
         ..v1::Endpoints::default()
     };

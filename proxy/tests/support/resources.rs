@@ -254,6 +254,8 @@ pub(crate) fn external_object(
         addresses: owned(addresses),
         resolved: Vec::new(),
         ports: vec![port],
+        gateway: String::new(),
+        callers: Vec::new(),
     }
 }
 

@@ -47,6 +47,7 @@ impl TryFrom<&v1::ExternalTarget> for ExternalTarget {
             host: host("host", &message.host)?,
             tls: tls(message.tls.as_ref())?,
             denied: message.denied,
+            gateway: gateway(&message.gateway)?,
         })
     }
 }
@@ -58,6 +59,7 @@ impl From<&ExternalTarget> for v1::ExternalTarget {
             host: target.host.to_string(),
             tls: target.tls.as_deref().map(v1::OriginateTls::from),
             denied: target.denied,
+            gateway: target.gateway.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -85,6 +87,8 @@ impl TryFrom<&v1::ExternalObject> for ExternalObject {
             addresses: texts("addresses", &message.addresses)?,
             resolved: texts("resolved", &message.resolved)?,
             ports: each("ports", &message.ports)?,
+            gateway: gateway(&message.gateway)?,
+            callers: texts("callers", &message.callers)?,
         })
     }
 }
@@ -97,6 +101,8 @@ impl From<&ExternalObject> for v1::ExternalObject {
             addresses: object.addresses.iter().map(ToString::to_string).collect(),
             resolved: object.resolved.iter().map(ToString::to_string).collect(),
             ports: object.ports.iter().map(v1::ExternalPort::from).collect(),
+            gateway: object.gateway.as_deref().unwrap_or_default().to_owned(),
+            callers: object.callers.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -154,6 +160,18 @@ fn tls(message: Option<&v1::OriginateTls>) -> Result<Option<Arc<OriginateTls>>, 
             Some(pem) => Roots::Pem(pem.as_str().into()),
         },
     })))
+}
+
+/// `namespace/name`; `None` where it is empty.
+fn gateway(raw: &str) -> Result<Option<Arc<str>>, BadResource> {
+    let is_name = |(namespace, name): &(&str, &str)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    };
+    match raw.split_once('/').filter(is_name) {
+        _ if raw.is_empty() => Ok(None),
+        Some(_) => Ok(Some(raw.into())),
+        None => Err(BadResource::new("gateway", "is no namespace/name")),
+    }
 }
 
 /// The name of one host.
@@ -217,6 +235,8 @@ mod tests {
                     port(443, ExternalProtocol::Tls, None),
                     port(5432, ExternalProtocol::Tcp, None),
                 ],
+                gateway: Some("edge/out".into()),
+                callers: vec!["shop/web".parse().unwrap(), "bank/*".parse().unwrap()],
             }],
         }
     }
@@ -237,6 +257,7 @@ mod tests {
             host: "api.pay.example".into(),
             tls: everything().objects[0].ports[0].tls.clone(),
             denied: true,
+            gateway: Some("edge/out".into()),
         };
         let message = v1::ExternalTarget::from(&target);
         assert_eq!(external_target(&message), Ok(target));
@@ -255,7 +276,7 @@ mod tests {
     #[test]
     fn wrong_field_of_egress_refuses_all_of_it() {
         type Spoil = fn(&mut v1::ExternalObject);
-        let wrong: [(&str, Spoil); 8] = [
+        let wrong: [(&str, Spoil); 10] = [
             ("objects[0].origin", |object| object.origin = None),
             ("objects[0].hosts[1]", |object| {
                 object.hosts[1] = "*".to_owned();
@@ -265,6 +286,12 @@ mod tests {
             }),
             ("objects[0].resolved[0]", |object| {
                 object.resolved[0] = "pay.example".to_owned();
+            }),
+            ("objects[0].gateway", |object| {
+                object.gateway = "out".to_owned();
+            }),
+            ("objects[0].callers[0]", |object| {
+                object.callers[0] = "web".to_owned();
             }),
             ("objects[0].ports[1].port", |object| {
                 object.ports[1].port = 65_536;

@@ -103,7 +103,7 @@ pub(super) fn when_message(when: &Match) -> Option<v1::HttpMatches> {
     }
 }
 
-pub(super) fn matches(
+fn matches(
     message: Option<&v1::HttpMatches>,
     field: &str,
 ) -> Result<Option<Vec<HttpMatch>>, BadResource> {

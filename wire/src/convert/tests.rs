@@ -1,5 +1,7 @@
 //! Messages become types and back, and bad ones are refused.
 
+use std::time::Duration;
+
 use policy::access::{Ports, Rule, Source};
 use policy::http_match::HttpMatch;
 use policy::name::{Kind, ObjectRef, ServiceId, SpiffeId};
@@ -7,6 +9,10 @@ use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange};
 use policy::route::names::Names;
 use policy::route::{self, Backend, Match};
+use policy::traffic::call::Timeouts;
+use policy::traffic::guard::Priority;
+use policy::traffic::pod::PodGuard;
+use policy::traffic::{EffectivePolicy, Scoped, Sources};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -210,6 +216,51 @@ fn route_name_expressions_share_one_groups_size_limit() {
     assert!(Names::try_from(&heavy(8)).is_ok());
     let bad = Names::try_from(&heavy(64)).unwrap_err();
     assert!(bad.reason.contains("4096 KiB"), "{bad}");
+}
+
+/// Each section repeats the matches of its policy, and each port of a pod those of its Service.
+#[test]
+fn sections_of_one_resource_share_compiled_matches() {
+    fn rule<T>(section: T) -> route::Rule<Option<Scoped<T>>> {
+        let headers: &[(&str, &str)] = &[("x-a", "[a-c]+x")];
+        let one = HttpMatch::new("m", Some("/v[0-9]+"), &["GET"], headers).unwrap();
+        route::Rule {
+            origin: target(),
+            when: Match::AnyOf(vec![one]),
+            then: Some(Scoped {
+                sources: Sources::Everyone,
+                section,
+            }),
+        }
+    }
+    fn only(when: &Match) -> &HttpMatch {
+        let Match::AnyOf(matches) = when else {
+            panic!("{when:?}")
+        };
+        &matches[0]
+    }
+    let mut sent = EffectivePolicy::default();
+    sent.timeouts.rules.push(rule(Timeouts {
+        request: Some(Duration::from_secs(1)),
+        ..Timeouts::DEFAULT
+    }));
+    sent.priority.rules.push(rule(Priority::Critical));
+    let is_shared = |one: &EffectivePolicy, other: &EffectivePolicy| {
+        let one = only(&one.timeouts.rules[0].when);
+        let other = only(&other.priority.rules[0].when);
+        std::ptr::eq(one.description(), other.description())
+    };
+    assert!(!is_shared(&sent, &sent), "control");
+    let read = traffic(&policy_message(&sent)).unwrap();
+    assert_eq!(read, sent);
+    assert!(is_shared(&read, &read));
+    let guard = PodGuard {
+        ports: [(80, sent.clone()), (81, sent)].into(),
+        read_only: None,
+    };
+    let read = PodGuard::try_from(&v1::Guard::from(&guard)).unwrap();
+    assert_eq!(read, guard);
+    assert!(is_shared(&read.ports[&80], &read.ports[&81]));
 }
 
 #[test]

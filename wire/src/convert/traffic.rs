@@ -8,9 +8,11 @@
 mod section;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use policy::access::Source;
+use policy::http_match::HttpMatch;
 use policy::origin::Origin;
 use policy::route::{Match, Rule, Table};
 use policy::traffic::pod::{GuardPort, PodGuard};
@@ -20,7 +22,6 @@ use self::section::ToSection;
 use self::values::{tcp_messages, tcp_targets};
 use super::error::{BadResource, each};
 use super::object::origin;
-use super::route::matches;
 use crate::convert::port::port;
 use crate::v1;
 use crate::v1::policy_rule::Section;
@@ -30,7 +31,7 @@ use crate::v1::policy_rule::Section;
 /// # Errors
 /// With the field that is wrong.
 pub fn traffic(message: &v1::Policy) -> Result<EffectivePolicy, BadResource> {
-    collect_rules(&message.rules)
+    collect_rules(&message.rules, &mut Matches::default())
 }
 
 /// The inverse of [`traffic`]. Sections that only the server's proxy needs are left out.
@@ -51,23 +52,55 @@ pub fn policy_message(traffic: &EffectivePolicy) -> v1::Policy {
 }
 
 /// Reads rules into one table for each section, in their order.
-fn collect_rules(rules: &[v1::PolicyRule]) -> Result<EffectivePolicy, BadResource> {
+fn collect_rules(
+    rules: &[v1::PolicyRule],
+    matches: &mut Matches,
+) -> Result<EffectivePolicy, BadResource> {
     let mut traffic = EffectivePolicy::default();
     for (i, message) in rules.iter().enumerate() {
-        read(message, &mut traffic).map_err(|bad| bad.within(format_args!("rules[{i}]")))?;
+        let here = |bad: BadResource| bad.within(format_args!("rules[{i}]"));
+        read(message, matches, &mut traffic).map_err(here)?;
     }
     Ok(traffic)
 }
 
-fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadResource> {
+/// The matches of one resource, by how they are encoded. Each section of a policy repeats those of
+/// the policy, other policies name the same groups, and what is compiled is much larger than its
+/// text: so each is compiled once, and all rules share it.
+#[derive(Default)]
+struct Matches(HashMap<Vec<u8>, HttpMatch>);
+
+impl Matches {
+    fn when(&mut self, message: Option<&v1::HttpMatches>) -> Result<Match, BadResource> {
+        let Some(list) = message else {
+            return Ok(Match::Always);
+        };
+        let mut matches = Vec::with_capacity(list.matches.len());
+        for (i, one) in list.matches.iter().enumerate() {
+            let here = |bad: BadResource| bad.within(format_args!("matches.matches[{i}]"));
+            matches.push(self.read(one).map_err(here)?);
+        }
+        Ok(Match::AnyOf(matches))
+    }
+
+    fn read(&mut self, message: &v1::HttpMatch) -> Result<HttpMatch, BadResource> {
+        match self.0.entry(prost::Message::encode_to_vec(message)) {
+            Entry::Occupied(known) => Ok(known.get().clone()),
+            Entry::Vacant(new) => Ok(new.insert(HttpMatch::try_from(message)?).clone()),
+        }
+    }
+}
+
+fn read(
+    message: &v1::PolicyRule,
+    matches: &mut Matches,
+    to: &mut EffectivePolicy,
+) -> Result<(), BadResource> {
     let Some(section) = &message.section else {
         return Ok(());
     };
     let origin = origin(message.origin.as_ref())?;
-    let when = match matches(message.matches.as_ref(), "matches")? {
-        Some(matches) => Match::AnyOf(matches),
-        None => Match::Always,
-    };
+    let when = matches.when(message.matches.as_ref())?;
     let sources = match &message.sources {
         None => Sources::Everyone,
         Some(callers) => match each::<_, Source>("sources", &callers.sources) {
@@ -207,8 +240,12 @@ impl TryFrom<&v1::Guard> for PodGuard {
     type Error = BadResource;
 
     fn try_from(message: &v1::Guard) -> Result<Self, BadResource> {
+        let mut matches = Matches::default();
         let ports = message.ports.iter().enumerate().map(|(i, one)| {
-            let read = || Ok((port("port", one.port)?, collect_rules(&one.rules)?));
+            let mut read = || {
+                let port = port("port", one.port)?;
+                Ok((port, collect_rules(&one.rules, &mut matches)?))
+            };
             read().map_err(|bad: BadResource| bad.within(format_args!("ports[{i}]")))
         });
         let ports = ports.collect::<Result<BTreeMap<u16, GuardPort>, _>>()?;

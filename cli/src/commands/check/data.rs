@@ -148,11 +148,15 @@ fn begins(facts: &Facts, pod: &Value) -> bool {
         || first.is_some_and(|one| is_recent(&one["state"]["running"]["startedAt"]))
 }
 
-/// The kubelet's status of a pod's proxy.
+/// The kubelet's status of a pod's proxy: of its sidecar, or of the container of a Gateway.
 pub(super) fn proxy_status(pod: &Value) -> Option<&Value> {
-    let statuses = pod["status"]["initContainerStatuses"].as_array();
-    let mut statuses = statuses.into_iter().flatten();
-    statuses.find(|one| one["name"] == PROXY_CONTAINER)
+    let of = |statuses: &str, name: &str| {
+        let statuses = pod["status"][statuses].as_array();
+        let mut statuses = statuses.into_iter().flatten();
+        statuses.find(|one| one["name"] == name)
+    };
+    of("initContainerStatuses", PROXY_CONTAINER)
+        .or_else(|| of("containerStatuses", GATEWAY_CONTAINER))
 }
 
 /// Whether the pod of a proxy begins or ends, as far as all pods are known: one that is not among

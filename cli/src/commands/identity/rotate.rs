@@ -168,6 +168,7 @@ pub(super) async fn notes(cluster: &Cluster) -> Vec<String> {
     match read(cluster).await {
         Ok(authority) => {
             let mut notes = vec![standing(&authority)];
+            notes.extend(own_issuers(&authority));
             for (kind, wrong) in [(USABLE, "False"), (EXPIRING, "True")] {
                 let found = condition(&authority, kind).filter(|one| one.status == wrong);
                 notes.extend(found.map(|one| format!("{}: {}", one.reason, one.message)));
@@ -178,6 +179,22 @@ pub(super) async fn notes(cluster: &Cluster) -> Vec<String> {
         Err(refusal) if refusal.is_missing() => Vec::new(),
         Err(refusal) => vec![refusal.into_failure().to_string()],
     }
+}
+
+/// `controllers sign with 2 issuers of their own: sha256:... until 2026-11-21T10:00:00Z, ...`
+fn own_issuers(authority: &CertificateAuthority) -> Option<String> {
+    let issuers = &authority.status.as_ref()?.issuers;
+    let named = issuers.iter().map(|issuer| {
+        let name = issuer.authority.as_ref().unwrap_or(&issuer.fingerprint);
+        let end = issuer.not_after.as_deref().unwrap_or("a time not known");
+        format!("{name} until {end}")
+    });
+    let named: Vec<String> = named.collect();
+    let count = named.len();
+    (count > 1).then(|| {
+        let named = named.join(", ");
+        format!("controllers sign with {count} issuers of their own: {named}")
+    })
 }
 
 /// `phase Activating of rotation audit-2026, 412/412 proxies trust the first root and 398/412 have

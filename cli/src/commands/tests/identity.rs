@@ -335,6 +335,8 @@ async fn authority_is_shown_with_phase_and_faults() {
     };
     let status = json!({"phase": "Activating", "rotation": {"id": "audit"},
         "trusting": "412/412", "renewed": "398/412", "summary": "waits for shop/web-0",
+        "issuers": [{"fingerprint": "sha256:1a", "authority": "sha256:1b",
+            "notAfter": "2026-12-01T00:00:00Z"}, {"fingerprint": "sha256:2a"}],
         "conditions": [condition("Usable", "False"), condition("Expiring", "False")]});
     put_authority(&api, &status);
     let (code, _, err) = run(api.client(), "weft identity --ca -n shop").await;
@@ -342,6 +344,9 @@ async fn authority_is_shown_with_phase_and_faults() {
     let phase = "phase Activating of rotation audit, 412/412 proxies trust the first root and \
                  398/412 have renewed: waits for shop/web-0\n";
     assert!(err.contains(phase), "{err}");
+    let issuers = "controllers sign with 2 issuers of their own: sha256:1b until \
+                   2026-12-01T00:00:00Z, sha256:2a until a time not known\n";
+    assert!(err.contains(issuers), "{err}");
     assert!(err.contains("UsableReason: of a kind\n"), "{err}");
     assert!(!err.contains("ExpiringReason"), "{err}");
 }

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use crds::objects::PROXY_CONTAINER;
+use crds::label_syntax::is_dns_subdomain;
+use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
 use crds::smi::CONVERSION_SERVICE;
+use gateway_api::gateway::NAME_LABEL;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -135,10 +137,14 @@ fn conversion(name: &str, definition: &Value) -> Vec<String> {
     lines
 }
 
-/// Pods that still have a proxy, and what takes it out of them.
+/// Pods that still have a proxy, or are one, and what takes it out of them.
 #[derive(Debug, Default)]
 struct Meshed {
     pods: usize,
+    /// Of these, the pods of Gateways.
+    of_gateways: usize,
+    /// Namespace and name of these Gateways. Their Deployments would make the pods anew.
+    gateways: BTreeSet<(String, String)>,
     /// Namespace, and a workload as `kubectl rollout restart` has it.
     workloads: BTreeSet<(String, String)>,
     /// Namespace, and a pod of no such workload.
@@ -170,15 +176,27 @@ impl Meshed {
     }
 
     fn add(&mut self, pod: &Value) {
-        let mut containers = each(&pod["spec"]["initContainers"]);
-        let has_proxy = containers.any(|container| container["name"] == PROXY_CONTAINER);
+        let has = |containers: &str, name: &str| {
+            let mut containers = each(&pod["spec"][containers]);
+            containers.any(|container| container["name"] == name)
+        };
+        let has_proxy = has("initContainers", PROXY_CONTAINER);
+        let is_gateway = !has_proxy && has("containers", GATEWAY_CONTAINER);
         let phase = pod["status"]["phase"].as_str();
-        if !has_proxy || matches!(phase, Some("Succeeded" | "Failed")) {
+        if !(has_proxy || is_gateway) || matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
         self.pods += 1;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let namespace = text(&pod["metadata"]["namespace"]);
+        let gateway = pod["metadata"]["labels"][NAME_LABEL].as_str();
+        // As of workloads, the pod's author chooses the name, and an administrator pastes this.
+        let gateway = gateway.filter(|name| is_gateway && is_dns_subdomain(name));
+        if let Some(gateway) = gateway {
+            self.of_gateways += 1;
+            self.gateways.insert((namespace, gateway.to_owned()));
+            return;
+        }
         match workload(pod) {
             Some(workload) => self.workloads.insert((namespace, workload)),
             None => {
@@ -199,6 +217,13 @@ impl Meshed {
         let note = (!self.alone.is_empty()).then(|| {
             "nothing may make these anew, and a pod of a Job counts as failed:".to_owned()
         });
+        let gateways = self.gateways.iter();
+        let of_gateways = (!self.gateways.is_empty()).then(|| {
+            format!(
+                "{} of them are pods of Gateways, which go with their Gateway:",
+                self.of_gateways
+            )
+        });
         [first]
             .into_iter()
             .chain(workloads.map(|(namespace, workload)| {
@@ -208,6 +233,12 @@ impl Meshed {
             .chain(
                 alone.map(|(namespace, pod)| format!("  kubectl -n {namespace} delete pod {pod}")),
             )
+            .chain(of_gateways)
+            .chain(gateways.map(|(namespace, gateway)| {
+                format!(
+                    "  kubectl -n {namespace} delete gateways.gateway.networking.k8s.io {gateway}"
+                )
+            }))
             .collect()
     }
 }

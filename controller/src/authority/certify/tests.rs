@@ -4,7 +4,6 @@
 
 use identity::LeafKey;
 use identity::verify::peer_identity;
-use parking_lot::Mutex;
 
 use super::*;
 use crate::testing::warnings::Warnings;
@@ -452,4 +451,14 @@ async fn two_hundred_pods_behind_one_address_get_certificates() {
         slowest > Duration::from_secs(4),
         "no caller had to wait: {slowest:?}"
     );
+}
+
+#[test]
+fn lines_of_issued_certificates_are_paced_and_counted() {
+    let (lines, now) = (IssuedLines::new(), Instant::now());
+    let written = (0..250).filter(|_| lines.line(now).is_some()).count();
+    assert_eq!(written, 100);
+    let later = now + Duration::from_secs(2);
+    assert_eq!(lines.line(later), Some(150), "those without a line");
+    assert_eq!(lines.line(later), Some(0));
 }

@@ -5,9 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use crds::weft::{AUTHORITY, CertificateAuthority, GROUP, VERSION};
 use identity::Roots;
-use identity::rotation::{self, Announced, Move, Offered, Phase, Reason, State, Step, announced};
+use identity::rotation::{
+    self, Announced, Begin, Move, Offered, Phase, Reason, Source, State, Step, Trigger, announced,
+};
+use identity::verify::AuthorityId;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use kube::api::PostParams;
 use runtime::clock::LOOK_EVERY;
 use tracing::{info, warn};
 use wire::v1;
@@ -15,8 +19,11 @@ use wire::v1;
 use super::Reconciler;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::authority::Loaded;
+use crate::authority::own_issuers::OwnIssuers;
 use crate::authority::rotation::Making;
-use crate::authority::secret::{CaError, ROOT_CRT, SECRET, text};
+use crate::authority::secret::{
+    CaError, NEXT_ROOT_CRT, ROOT_CRT, ROTATION, SECRET, field, stored, text,
+};
 use crate::authority::source::{Held, SourceReader};
 use crate::authority::status::{self, Report, knows_root};
 use crate::settings::authority::IssuerSource;
@@ -42,8 +49,10 @@ impl Reconciler {
             .and_then(|loaded| loaded.state.rotation.as_ref());
         let Some(rotation) = rotation else {
             return match self.watched.settings.source {
-                IssuerSource::Generated => LOOK_EVERY,
-                IssuerSource::Secret { .. } => LATER,
+                IssuerSource::Generated if self.watched.settings.directory.is_none() => LOOK_EVERY,
+                IssuerSource::Generated | IssuerSource::Secret { .. } | IssuerSource::Files => {
+                    LATER
+                }
             };
         };
         let lasts = now.duration_since(rotation.phase_since).unwrap_or_default();
@@ -78,29 +87,37 @@ impl Reconciler {
         let Some(loaded) = self.authority.loaded() else {
             return Ok(());
         };
-        self.say_step(&loaded);
+        self.say_step(&loaded, now);
         if !self.leadership.is_held() {
-            let seen = self.watched.seen(&loaded, None, None, now);
+            let own = self.own_issuers(&loaded, None, now);
+            self.authority.others_sign(&own.ids());
+            let seen = self.watched.seen(&loaded, None, None, &own, now);
             self.authority
                 .announce(announced(&loaded.state, &seen, now));
             return Ok(());
         }
         let object = status::object(&self.client).await;
         let signs_until = loaded.issuer.not_after();
-        let held = self.held(&loaded.state, signs_until, now).await;
+        let held = self.held(&loaded.state, Some(signs_until), now).await;
         let offered = held.candidate().map(|candidate| Offered {
             root: candidate.root_id,
-            signs: candidate.issuer.cert_pem() == loaded.issuer.cert_pem(),
+            signs: match self.watched.settings.source {
+                // Its owner may have renewed the root with its key.
+                IssuerSource::Files => loaded.roots_pem.contains(candidate.root_pem.trim()),
+                _ => candidate.issuer.cert_pem() == loaded.issuer.cert_pem(),
+            },
         });
+        let own = self.own_issuers(&loaded, offered, now);
+        self.authority.others_sign(&own.ids());
         let request = object.as_ref().and_then(status::request);
-        let seen = self.watched.seen(&loaded, request, offered, now);
+        let seen = self.watched.seen(&loaded, request, offered, &own, now);
         let step = rotation::step(&loaded.state, &seen, now);
         let outcome = match &step {
             Step::Go(next) => self.go(next, &loaded, &held, now).await,
             Step::Rest | Step::Wait(_) | Step::RootIsExternal => Ok(()),
         };
         let loaded = self.authority.loaded().unwrap_or(loaded);
-        self.say_step(&loaded);
+        self.say_step(&loaded, now);
         let announced: Announced = announced(&loaded.state, &seen, now);
         self.authority.announce(announced);
         let report = Report {
@@ -108,6 +125,7 @@ impl Reconciler {
             seen: &seen,
             step: &step,
             held: &held,
+            others: &own.certificates,
             // Calls that fail are made again.
             failed: match &outcome {
                 Ok(()) | Err(CaError::Api(_)) => None,
@@ -126,33 +144,134 @@ impl Reconciler {
     }
 
     /// For the other replicas.
-    fn say_step(&self, loaded: &Loaded) {
-        let roots = self.authority.inner.roots.get();
-        let roots = roots.map(Roots::ids).unwrap_or_default();
-        self.watched.observed.serves(v1::AuthorityStep {
-            step: loaded.state.step,
-            roots: roots.iter().map(|root| root.as_bytes().to_vec()).collect(),
-        });
+    fn say_step(&self, loaded: &Loaded, now: SystemTime) {
+        self.watched.observed.serves(self.served(loaded, now));
     }
 
-    /// What the configured Secret holds. `signs_until`: the end of the issuer in use.
+    fn served(&self, loaded: &Loaded, now: SystemTime) -> v1::AuthorityStep {
+        let bytes = |roots: Vec<AuthorityId>| -> Vec<Vec<u8>> {
+            let roots = roots.iter().map(|root| root.as_bytes().to_vec());
+            roots.collect()
+        };
+        let roots = self.authority.inner.roots.get();
+        let issuer = loaded.own_issuer().map(|issuer| issuer.to_vec());
+        v1::AuthorityStep {
+            step: loaded.state.step,
+            roots: bytes(roots.map(Roots::ids).unwrap_or_default()),
+            issuer: issuer.unwrap_or_default(),
+            signs_below: bytes(self.authority.inner.brought.lock().roots(now)),
+        }
+    }
+
+    /// What the replicas' folders hold.
+    fn own_issuers(
+        &self,
+        loaded: &Loaded,
+        offered: Option<Offered>,
+        now: SystemTime,
+    ) -> OwnIssuers {
+        let served = self.served(loaded, now);
+        let offered = offered.map(|offered| offered.root);
+        let wanted = loaded.state.next().or(offered);
+        let own = (self.watched.pod_name.as_str(), &served);
+        OwnIssuers::of(own, &self.watched.observed, wanted)
+    }
+
+    fn source(&self) -> SourceReader<'_> {
+        SourceReader {
+            client: &self.client,
+            namespace: &self.namespace,
+            settings: &self.watched.settings,
+            own: &self.authority.inner.own,
+            looks: &self.watched.looks,
+        }
+    }
+
+    /// Reads this replica's own folder, if it has one: before the Secret, which may need it.
+    pub(super) async fn bring(&self, now: SystemTime) {
+        let settings = &self.watched.settings;
+        let loaded = self.authority.loaded();
+        // While nothing signs, one that ends soon is better than none.
+        let signs_until = loaded.map_or(now, |loaded| loaded.issuer.not_after());
+        match self.source().folder(now, Some(signs_until)).await {
+            Ok(Held::Usable(candidate)) => {
+                let (issuer, root) = (candidate.issuer_id, candidate.root_id);
+                if self.authority.bring(*candidate, settings.settle) {
+                    info!(target: "audit", %issuer, %root, "issuer of the folder imported");
+                }
+            }
+            // The holder's stands in the status too.
+            Ok(Held::Rejected(why)) => {
+                self.watched.looks.log_rejected(&why);
+                let text = format!("controller {}: {why}", self.watched.pod_name);
+                self.event(EventType::Warning, "IssuerRejected", text);
+            }
+            Ok(Held::Nothing | Held::Unknown) => {}
+            Err(error) => warn!(%error, "the roots of the issuer cannot be read"),
+        }
+    }
+
+    /// Writes the root of this replica's folder behind those that are trusted, where it has no other
+    /// way to take part: its folder holds nothing below the root that signs, as after another volume
+    /// was mounted. The holder of the Lease goes on with that rotation.
+    pub(super) async fn introduce(
+        &self,
+        mut secret: Secret,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let settings = &self.watched.settings;
+        let may_wait = self.watched.started.elapsed() < settings.settle;
+        let newest = self.authority.inner.brought.lock().newest();
+        let Some(newest) = newest.filter(|_| settings.source == IssuerSource::Files && !may_wait)
+        else {
+            return Ok(());
+        };
+        let data = secret.data.get_or_insert_default();
+        let roots_pem = text(data, ROOT_CRT)?.to_owned();
+        let known = Roots::from_pem(&self.authority.inner.own, &roots_pem)?.ids();
+        let root = newest.root_id;
+        let state = stored(data).filter(|state| {
+            self.authority.loaded().is_none()
+                && state.rotation.is_none()
+                && !state.is_retired(root)
+                && !known.contains(&root)
+        });
+        let Some(state) = state else {
+            return Ok(());
+        };
+        let begin = Begin {
+            id: rotation::made_up("source", now),
+            trigger: Trigger::Source,
+            reason: Reason::Planned,
+            source: Source::Files,
+        };
+        let state = state.started(&begin, root, now);
+        data.extend([
+            field(
+                ROOT_CRT,
+                format!("{}\n{}", roots_pem.trim_end(), newest.root_pem),
+            ),
+            field(NEXT_ROOT_CRT, newest.root_pem.as_str()),
+            field(ROTATION, serde_json::to_vec(&state)?),
+        ]);
+        let params = PostParams::default();
+        self.api().replace(SECRET, &params, &secret).await?;
+        info!(target: "audit", step = state.step, %root, "root of the folder imported");
+        self.report_move(&Move::Begin(begin), &state);
+        Ok(())
+    }
+
+    /// What the configured source holds. `signs_until`: the end of the issuer in use.
     pub(super) async fn held(
         &self,
         state: &State,
-        signs_until: SystemTime,
+        signs_until: Option<SystemTime>,
         now: SystemTime,
     ) -> Held {
-        let reader = SourceReader {
-            client: &self.client,
-            namespace: &self.namespace,
-            source: &self.watched.settings.source,
-            own: &self.authority.inner.own,
-            mismatched: &self.watched.mismatched,
-        };
-        let held = match reader.read(now, signs_until).await {
+        let held = match self.source().read(now, signs_until).await {
             Ok(held) => held,
             Err(error) => {
-                warn!(%error, "the Secret of the issuer cannot be read");
+                warn!(%error, "the source of the issuer cannot be read");
                 return Held::Unknown;
             }
         };
@@ -182,16 +301,24 @@ impl Reconciler {
         if *data != loaded.data {
             return Ok(());
         }
+        // The folder may hold another one meanwhile.
+        let rotation = loaded.state.rotation.as_ref();
+        let of_files = rotation.is_some_and(|rotation| rotation.source == Source::Files);
+        let root = loaded.state.next();
+        let root = root.filter(|_| of_files && *next == Move::Activate);
+        let kept = root.and_then(|root| self.authority.inner.brought.lock().below(root, now));
         let making = Making {
             own: &self.authority.inner.own,
             loaded,
-            candidate: held.candidate(),
+            candidate: kept.as_deref().or(held.candidate()),
+            source: self.watched.source(),
             root_life: self.watched.settings.root_life,
             now,
         };
         let state = making.carry_out(next, data)?;
         // What no replica could load is not written.
-        Loaded::from_data(data.clone(), &self.authority.inner.own, now)?;
+        data.extend([field(ROTATION, serde_json::to_vec(&state)?)]);
+        self.authority.must_load(data, now)?;
         self.write(&mut secret, &state, now).await?;
         self.report_move(next, &state);
         Ok(())
@@ -202,6 +329,8 @@ impl Reconciler {
         let (id, phase) = (id.unwrap_or_default(), status::phase(state));
         info!(target: "audit", step = state.step, id, phase, ?next, "certificate authority stepped");
         let (reason, text) = match next {
+            // Of a replica that has started.
+            Move::KnowIssuers(_) => return,
             Move::Begin(_) => (
                 "RotationStarted",
                 format!("rotation {id} of the root started"),
@@ -231,6 +360,7 @@ impl Reconciler {
         let trusting = i64::try_from(report.progress().trusting).unwrap_or(i64::MAX);
         self.metrics.proxies_trust.set(trusting);
         if let Held::Rejected(why) = report.held {
+            self.watched.looks.log_rejected(why);
             self.event(EventType::Warning, "IssuerRejected", why.clone());
         }
         if let Some(waits) = report.waits_long() {

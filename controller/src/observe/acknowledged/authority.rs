@@ -92,6 +92,7 @@ mod tests {
         v1::AuthorityStep {
             step,
             roots: vec![vec![7; 16]],
+            ..v1::AuthorityStep::default()
         }
     }
 

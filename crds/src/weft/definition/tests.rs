@@ -70,7 +70,7 @@ fn kubectl_shows_short_names_and_columns_of_newer_kinds() {
         (
             "externalservices",
             "xs",
-            vec!["Hosts", "Ports", "Programmed", "Age"],
+            vec!["Hosts", "Ports", "Gateway", "Programmed", "Age"],
         ),
     ] {
         let mut all = definitions().into_iter();

@@ -17,7 +17,9 @@ use crate::smi::schema;
 use crate::smi::validation::{
     Mistake, Mistakes, Severity, Source, SourceKind, Validate, ValidationContext, unknown_fields,
 };
-use crate::weft::{ExternalServicePort, ExternalServiceSpec, ExternalSource, ExternalTls};
+use crate::weft::{
+    ExternalGatewayRef, ExternalServicePort, ExternalServiceSpec, ExternalSource, ExternalTls,
+};
 
 /// What every mistake ends with.
 const NO_EFFECT: &str = "the object has no effect";
@@ -30,7 +32,7 @@ const MOST_SOURCES: usize = 64;
 const SERVICE_ACCOUNT: &str = "ServiceAccount";
 
 /// Fields of the kind that hold objects wherever they stand.
-const OBJECTS: [&str; 2] = ["tls", "caRef"];
+const OBJECTS: [&str; 3] = ["tls", "caRef", "gateway"];
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<ExternalServiceSpec>);
 
@@ -45,6 +47,8 @@ pub struct External {
     pub ports: Vec<ExternalPort>,
     /// The callers that it admits. Without any, all of its namespace.
     pub sources: Vec<Source>,
+    /// The Gateway by which calls leave, by namespace and name; `None`: each caller's own proxy.
+    pub gateway: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// A port of an ExternalService.
@@ -119,6 +123,10 @@ impl ExternalServiceSpec {
             hosts,
             addresses,
             sources: sources(self.sources.as_deref().unwrap_or_default(), at, reader),
+            gateway: self
+                .gateway
+                .as_ref()
+                .map(|named| gateway(named, at, reader)),
         }
     }
 
@@ -259,6 +267,30 @@ fn tls(field: &str, written: &ExternalTls, reader: &mut FieldReader<'_>) -> Tls 
         Arc::from(ca.name.as_str())
     });
     Tls { server_name, ca }
+}
+
+/// By namespace and name.
+fn gateway(
+    written: &ExternalGatewayRef,
+    at: &ValidationContext<'_>,
+    reader: &mut FieldReader<'_>,
+) -> (Arc<str>, Arc<str>) {
+    if !is_dns_subdomain(&written.name) {
+        let text = format!(
+            "is {:?}, but must be the name of a Gateway",
+            shown(&written.name)
+        );
+        reader.wrong("spec.gateway.name", &text);
+    }
+    let namespace = written.namespace.as_deref();
+    if namespace.is_some_and(|namespace| !is_dns_label(namespace)) {
+        let text = "must be the name of a namespace";
+        reader.wrong("spec.gateway.namespace", text);
+    }
+    (
+        namespace.unwrap_or(at.namespace).into(),
+        written.name.as_str().into(),
+    )
 }
 
 /// Accounts of the object's namespace. Those of others only where the mesh itself stands: else any

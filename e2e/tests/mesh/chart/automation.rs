@@ -223,6 +223,43 @@ fn issuer_secret_is_named_to_controller_with_its_rights() -> Outcome {
     Ok(())
 }
 
+/// The controller reads a folder without a right to another Secret.
+#[test]
+fn issuer_folder_is_named_and_mounted_without_rights() -> Outcome {
+    let objects = rendered(&[
+        "identity.issuer.source=files",
+        "identity.issuer.directory=/issuer",
+        "identity.issuer.roots.configMap=corporate-roots",
+        "controller.extraVolumes[0].name=issuer",
+        "controller.extraVolumes[0].secret.secretName=mesh-issuer",
+        "controller.extraVolumeMounts[0].name=issuer",
+        "controller.extraVolumeMounts[0].mountPath=/issuer",
+    ])?;
+    let of_controller = |name: &str| variable(&objects, "weft-controller", name);
+    assert_eq!(
+        of_controller("WEFT_ISSUER_SOURCE").as_deref(),
+        Some("files")
+    );
+    let directory = of_controller("WEFT_ISSUER_DIRECTORY");
+    assert_eq!(directory.as_deref(), Some("/issuer"));
+    let roles = of_kind(&objects, "Role").into_iter();
+    let mut roles = roles.filter(|role| role["metadata"]["name"] == "weft-controller");
+    let rights = roles.next().context("no Role of the controller")?["rules"].to_string();
+    assert!(rights.contains("corporate-roots"), "{rights}");
+    assert!(!rights.contains("mesh-issuer"), "{rights}");
+    for settings in [
+        &["identity.issuer.source=files"][..],
+        &[
+            "identity.issuer.source=files",
+            "identity.issuer.directory=issuer",
+        ],
+    ] {
+        let error = refused(settings)?;
+        assert!(error.contains("directory"), "{settings:?}: {error}");
+    }
+    Ok(())
+}
+
 /// A rotation or a Revocation concerns the whole mesh: editors of namespaces only see it.
 #[test]
 fn rotation_and_revocation_are_rights_that_are_bound_nowhere() -> Outcome {

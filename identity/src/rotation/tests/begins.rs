@@ -70,6 +70,61 @@ fn offered_issuer_is_taken_or_begins_rotation() {
 }
 
 #[test]
+fn issuers_of_folders_are_waited_for_and_known() {
+    let mut seen = done(&old());
+    seen.source = Source::Files;
+    seen.offered = Some(Offered {
+        root: id(1),
+        signs: true,
+    });
+    seen.without_issuer = vec!["10.0.0.8".to_owned()];
+    let waits = waits_for(&old(), &seen, start());
+    assert!(waits.contains("controller 10.0.0.8: its folder"), "{waits}");
+    seen.without_issuer.clear();
+    let taken = Step::Go(Move::TakeIssuer);
+    assert_eq!(step(&old(), &seen, start()), taken, "the Secret's goes");
+
+    let state = State {
+        source: Source::Files,
+        ..old()
+    };
+    assert_eq!(step(&state, &seen, start()), Step::Rest);
+    seen.issuers = vec![id(101), id(102)];
+    let known = Step::Go(Move::KnowIssuers(vec![id(102)]));
+    assert_eq!(step(&state, &seen, start()), known);
+    let state = state.with_issuers(&[id(102)]);
+    assert_eq!(step(&state, &seen, start()), Step::Rest);
+    // More replicas than are remembered make no writes without end.
+    seen.issuers = (101..120).map(id).collect();
+    let Step::Go(Move::KnowIssuers(known)) = step(&state, &seen, start()) else {
+        panic!("nothing is known");
+    };
+    assert_eq!(
+        step(&state.with_issuers(&known), &seen, start()),
+        Step::Rest
+    );
+
+    seen.source = Source::Secret;
+    assert_eq!(step(&state, &seen, start()), taken, "the folders' go");
+
+    let swap = State {
+        source: Source::Files,
+        ..old().started(
+            &Begin {
+                source: Source::Files,
+                ..begin(Reason::Planned)
+            },
+            id(2),
+            start(),
+        )
+    };
+    let mut seen = done(&swap);
+    seen.without_issuer = vec!["10.0.0.8".to_owned()];
+    let waits = waits_for(&swap, &seen, late());
+    assert!(waits.contains("controller 10.0.0.8: its folder"), "{waits}");
+}
+
+#[test]
 fn source_that_is_generated_again_replaces_the_secrets_root() {
     let state = State {
         source: Source::Secret,

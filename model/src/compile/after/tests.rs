@@ -270,7 +270,7 @@ fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
         "traffic-policy/subset",
     ];
     if pod.name.ends_with(['0', '2', '4', '6']) {
-        all.extend(["service-routes", "egress", "gateway"]);
+        all.extend(["service-routes", "egress", "egress-gateways", "gateway"]);
     }
     let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;

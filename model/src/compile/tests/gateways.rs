@@ -19,6 +19,7 @@ use crate::world::collect::Collector;
 
 mod bounds;
 mod certificates;
+mod egress;
 mod listeners;
 mod routes;
 

@@ -23,7 +23,9 @@ const API: &str = "endpoints/shop/api:80";
 const MADE: u64 = 1_767_225_600;
 
 fn leak(subjects: Value) -> Value {
-    revocation("leak", json!({"reason": "test", "subjects": subjects}))
+    let mut spec = json!({"reason": "test"});
+    spec["subjects"] = subjects;
+    revocation("leak", spec)
 }
 
 fn account(name: &str) -> Value {

@@ -300,6 +300,66 @@ fn expressions_beyond_the_bound_cost_the_youngest_split() {
 }
 
 #[test]
+fn matches_beyond_the_bound_cost_the_youngest_split() {
+    let path = "x".repeat(950);
+    let long_group = |name: &str| {
+        let one = |at: u8| json!({"name": format!("m{at}"), "pathRegex": format!("/{at}/{path}")});
+        group(name, (0..64).map(one).collect())
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let base = names.map(long_group);
+    let base = base.into_iter().fold(cluster(), Cluster::with);
+    let with_groups = |name, groups: &[&str], second| {
+        created(
+            with_matches(split(name, "api", &[("v1", 1)]), groups),
+            second,
+        )
+    };
+    let cluster = base
+        .with(group("light", json!([{"name": "m", "pathRegex": "/x"}])))
+        .with(with_groups("first", &names[..4], 1))
+        .with(with_groups("second", &names[4..8], 2))
+        .with(with_groups("third", &names[8..], 3))
+        .with(with_groups("light", &["light"], 4));
+    let kept = splits(&cluster).into_iter();
+    let kept: Vec<String> = kept.map(|split| split.origin.unwrap().name).collect();
+    assert_eq!(kept, ["first", "second", "light"]);
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::Invalid, "spec.matches")];
+    assert_eq!(failures(&problems, Accepted), expected);
+    let lost = &report(&problems, "TrafficSplit third").accepted;
+    let words = "with the matches of TrafficSplit shop/third those of all splits of this Service \
+                 are more than 512 KiB";
+    assert!(lost.message.contains(words), "{}", lost.message);
+}
+
+/// 53 splits with as many backends as one may have, of the longest names, are as much as one
+/// Service may have; the one without matches is not counted.
+#[test]
+fn backends_beyond_the_bound_cost_the_youngest_split() {
+    let names: Vec<String> = (10..74)
+        .map(|n| format!("b{n}{}", "x".repeat(60)))
+        .collect();
+    let mut cluster = cluster().with(group("light", json!([{"name": "m", "pathRegex": "/x"}])));
+    for (nth, name) in names.iter().enumerate() {
+        cluster = cluster.with(service(name, &format!("10.96.1.{nth}"), &[("http", 80)]));
+    }
+    let backends: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    for nth in 1..=54 {
+        let one = split(&format!("s{nth}"), "api", &backends);
+        cluster = cluster.with(created(with_matches(one, &["light"]), nth));
+    }
+    let cluster = cluster.with(created(split("always", "api", &backends), 55));
+    let kept = splits(&cluster);
+    assert_eq!(kept.len(), 54);
+    assert_eq!(kept[53].origin.as_ref().unwrap().name, "always");
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::Invalid, "spec.backends")];
+    assert_eq!(failures(&problems, Accepted), expected);
+    assert!(!report(&problems, "TrafficSplit s54").accepted.status);
+}
+
+#[test]
 fn unusable_split_conflicts_with_no_other() {
     let cluster = cluster()
         .with(created(split("bad", "api", &[("v1", -1)]), 1))

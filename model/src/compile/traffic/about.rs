@@ -8,10 +8,15 @@
 //! Policies that set nothing, or that others take precedence over, are sent to no proxy. They do
 //! not count towards the bounds, and are reported elsewhere.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Display,
+};
 
 use policy::{
+    http_match::HttpMatch,
     name::ServiceId,
+    route::Match,
     traffic::{
         Policy, Section, Target,
         bounds::POLICIES_PER_SERVICE,
@@ -20,7 +25,10 @@ use policy::{
 };
 
 use super::candidate::PolicyCandidate;
-use crate::{compile::findings::Findings, problem::Reason};
+use crate::{
+    compile::{findings::Findings, routes::MOST_COMPILED},
+    problem::Reason,
+};
 
 /// Max bytes of policies at one port of a Service. Callers hold them for each port that they call,
 /// and refuse messages far above.
@@ -150,9 +158,12 @@ impl<'a> ByTarget<'a> {
     fn all_fit(&self, about: &[usize], service: &ServiceId, ports: &[u16]) -> bool {
         about.len() <= POLICIES_PER_SERVICE
             && ports.iter().all(|port| {
-                let here = self.covering(about, service, *port);
-                let bytes: usize = here.map(|index| self.candidates[index].bytes).sum();
-                bytes <= MOST_BYTES
+                let (mut bytes, mut compiled) = (0, 0);
+                for index in self.covering(about, service, *port) {
+                    bytes += self.candidates[index].bytes;
+                    compiled += self.candidates[index].compiled;
+                }
+                bytes <= MOST_BYTES && compiled <= MOST_COMPILED
             })
     }
 
@@ -209,20 +220,14 @@ impl<'a> ByTarget<'a> {
             let mut decides = false;
             let setting = at_ports.iter_mut().zip(said);
             for (at, said) in setting.filter(|(_, said)| !said.is_empty()) {
-                let Some(decides_here) = at.compare(index, said) else {
-                    let port = at.port;
-                    coverages[index].left_out(|| {
-                        format!(
-                            "with those before it TrafficPolicies say more than {} KiB of \
-                             {service}:{port}, each section and limit with its own routes and \
-                             sources",
-                            MOST_BYTES / 1024
-                        )
-                    });
-                    continue;
-                };
-                decides |= decides_here;
-                coverages[index].counts = true;
+                let port = at.port;
+                match at.compare(index, said) {
+                    Ok(decides_here) => {
+                        decides |= decides_here;
+                        coverages[index].counts = true;
+                    }
+                    Err(excess) => coverages[index].left_out(|| excess.words(service, port)),
+                }
             }
             left -= usize::from(decides);
         }
@@ -256,16 +261,30 @@ struct AtPort<'b, 'a> {
     decided: Decided<'b>,
     /// Bytes that are left.
     room: usize,
+    /// Bytes that are left for compiled expressions.
+    compiled_room: usize,
+    /// The matches of those that count. A proxy compiles each once, whatever number of policies
+    /// and sections it is in.
+    matches: HashSet<&'a HttpMatch>,
     counting: Counting<'a>,
 }
 
+/// What there is no room for at a port.
+#[derive(Clone, Copy, Debug)]
+enum Excess {
+    Bytes,
+    Compiled,
+}
+
 impl<'b, 'a> AtPort<'b, 'a> {
-    const fn new(port: u16, candidates: &'b [&'a PolicyCandidate], calls: &'b [Calls]) -> Self {
+    fn new(port: u16, candidates: &'b [&'a PolicyCandidate], calls: &'b [Calls]) -> Self {
         Self {
             port,
             candidates,
             decided: Decided::new(calls),
             room: MOST_BYTES,
+            compiled_room: MOST_COMPILED,
+            matches: HashSet::new(),
             counting: Counting {
                 policies: Vec::new(),
                 lost: Vec::new(),
@@ -273,9 +292,9 @@ impl<'b, 'a> AtPort<'b, 'a> {
         }
     }
 
-    /// Whether a policy with these sections decides something; `None`: it would, and there is no
+    /// Whether a policy with these sections decides something; an error: it would, and there is no
     /// room for it. Of one that decides nothing the winners are kept.
-    fn compare(&mut self, place: usize, says: Vec<Section>) -> Option<bool> {
+    fn compare(&mut self, place: usize, says: Vec<Section>) -> Result<bool, Excess> {
         let candidate = self.candidates[place];
         let outcome = self.decided.outcome_of(says, place);
         if outcome.decides.is_empty() {
@@ -285,12 +304,40 @@ impl<'b, 'a> AtPort<'b, 'a> {
                 Lost::to(winner, &candidate.policy, section)
             };
             self.counting.lost.extend(outcome.lost.into_iter().map(to));
-            return Some(false);
+            return Ok(false);
         }
-        self.room = self.room.checked_sub(candidate.bytes)?;
+        let room = self.room.checked_sub(candidate.bytes);
+        let room = room.ok_or(Excess::Bytes)?;
+        let matches: &'a [HttpMatch] = match &candidate.policy.routes {
+            Match::Always => &[],
+            Match::AnyOf(matches) => matches,
+        };
+        let new = matches.iter().filter(|one| !self.matches.contains(one));
+        let compiled: usize = new.map(HttpMatch::compiled_size).sum();
+        let compiled_room = self.compiled_room.checked_sub(compiled);
+        self.compiled_room = compiled_room.ok_or(Excess::Compiled)?;
+        self.room = room;
+        self.matches.extend(matches);
         self.decided.add(&outcome.decides, place);
         self.counting.policies.push(candidate);
-        Some(true)
+        Ok(true)
+    }
+}
+
+impl Excess {
+    fn words(self, service: &ServiceId, port: u16) -> String {
+        match self {
+            Self::Bytes => format!(
+                "with those before it TrafficPolicies say more than {} KiB of {service}:{port}, \
+                 each section and limit with its own routes and sources",
+                MOST_BYTES / 1024
+            ),
+            Self::Compiled => format!(
+                "with those before it TrafficPolicies name expressions of {service}:{port} that \
+                 take more than {} MiB when compiled, where plain paths and values take nothing",
+                MOST_COMPILED / (1024 * 1024)
+            ),
+        }
     }
 }
 

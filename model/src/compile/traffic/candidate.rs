@@ -31,6 +31,8 @@ pub(super) struct PolicyCandidate {
     pub(super) generation: i64,
     /// About what it adds to the rules of a port.
     pub(super) bytes: usize,
+    /// What the expressions of its matches take at a proxy that has compiled them.
+    pub(super) compiled: usize,
     /// What it was made from.
     pub(super) origins: Vec<(ObjectRef, i64)>,
 }

@@ -44,7 +44,7 @@ impl<'a> Reading<'a> {
         let generation = made_from.1;
         self.origins.push(made_from);
         let facts = self.facts;
-        let (routes, routes_len) = self.scope().routes(&facts.spec.routes);
+        let (routes, size) = self.scope().routes(&facts.spec.routes);
         let sources = self.scope().sources(&facts.spec.sources);
         let sections = self.sections();
         let target = self.target()?;
@@ -59,7 +59,8 @@ impl<'a> Reading<'a> {
             sections,
         };
         Some(PolicyCandidate {
-            bytes: port_scope::bytes(&policy, routes_len),
+            bytes: port_scope::bytes(&policy, size.bytes),
+            compiled: size.compiled,
             policy,
             object: this,
             generation,

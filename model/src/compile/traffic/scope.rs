@@ -15,7 +15,7 @@ use policy::{
 
 use super::candidate::Named;
 use crate::{
-    compile::{accounts, findings::About},
+    compile::{accounts, findings::About, routes::MOST_COMPILED},
     problem::Reason,
     world::ObjectKey,
 };
@@ -23,6 +23,16 @@ use crate::{
 /// Most bytes of HTTP matches that one object may add up to; they are repeated for every
 /// section and port.
 const MOST_BYTES: usize = 256 * 1024;
+
+/// What the matches of one object take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::compile) struct MatchesSize {
+    /// In a rule.
+    pub(super) bytes: usize,
+    /// At a proxy that has compiled their expressions.
+    pub(super) compiled: usize,
+}
+
 /// Most pods that the callers of one object may be, by their labels.
 const MOST_PODS: usize = 10_000;
 
@@ -35,29 +45,44 @@ pub(in crate::compile) struct Scope<'s, 'a> {
     pub(in crate::compile) origins: &'s mut Vec<(ObjectRef, i64)>,
 }
 
-impl Scope<'_, '_> {
-    /// The requests that are meant, and what they take in a rule; without any entry all,
-    /// and what is not there is none.
-    pub(in crate::compile) fn routes(&mut self, routes: &[Option<Route>]) -> (Match, usize) {
-        if routes.is_empty() {
-            return (Match::Always, 0);
-        }
-        let mut matches = Vec::new();
-        let mut bytes = 0;
-        for (i, route) in routes.iter().enumerate() {
-            let Some(route) = route else { continue };
-            self.route(i, route, &mut matches, &mut bytes);
-        }
-        if bytes > MOST_BYTES {
-            let message = format!(
+impl MatchesSize {
+    /// Why it is too much for one object; `None` if it is not.
+    fn excess(self) -> Option<String> {
+        if self.bytes > MOST_BYTES {
+            return Some(format!(
                 "name matches of more than {} KiB; the policy fits no request",
                 MOST_BYTES / 1024
-            );
+            ));
+        }
+        (self.compiled > MOST_COMPILED).then(|| {
+            format!(
+                "name matches whose expressions take more than {} MiB when compiled; the policy \
+                 fits no request: write plain paths and values in place of expressions",
+                MOST_COMPILED / (1024 * 1024)
+            )
+        })
+    }
+}
+
+impl Scope<'_, '_> {
+    /// The requests that are meant, and what their matches take; without any entry all, and what
+    /// is not there is none.
+    pub(in crate::compile) fn routes(&mut self, routes: &[Option<Route>]) -> (Match, MatchesSize) {
+        let mut size = MatchesSize::default();
+        if routes.is_empty() {
+            return (Match::Always, size);
+        }
+        let mut matches = Vec::new();
+        for (i, route) in routes.iter().enumerate() {
+            let Some(route) = route else { continue };
+            self.route(i, route, &mut matches, &mut size);
+        }
+        if let Some(message) = size.excess() {
             self.about.refuse(Reason::Invalid, "spec.routes", message);
             matches.clear();
-            bytes = 0;
+            size = MatchesSize::default();
         }
-        (Match::AnyOf(matches), bytes)
+        (Match::AnyOf(matches), size)
     }
 
     fn route(
@@ -65,7 +90,7 @@ impl Scope<'_, '_> {
         index: usize,
         route: &Route,
         matches: &mut Vec<policy::http_match::HttpMatch>,
-        bytes: &mut usize,
+        size: &mut MatchesSize,
     ) {
         let field = format!("spec.routes[{index}]");
         let Some(group) = self.named.routes.group(&self.key.namespace, &route.group) else {
@@ -109,7 +134,8 @@ impl Scope<'_, '_> {
             if let Some(usable) = usable
                 && chosen(name)
             {
-                *bytes += usable.bytes;
+                size.bytes += usable.bytes;
+                size.compiled += usable.one.compiled_size();
                 matches.push(usable.one.clone());
             }
         }

@@ -77,6 +77,23 @@ fn given_call_names_object_and_what_recognised_it() {
 }
 
 #[test]
+fn call_by_gateway_without_pod_is_refused_with_its_name() {
+    let spec = json!({
+        "addresses": ["203.0.113.0/24"], "ports": [{"port": 443, "protocol": "TLS"}],
+        "gateway": {"name": "out", "namespace": "edge"},
+    });
+    let cluster = shop().with(object("pay", &spec));
+    let status = explain(&cluster, &call("External/203.0.113.7", 443));
+    assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
+    assert_eq!(status.reason, "no-endpoint");
+    let route = &texts(&status, "route")[0];
+    assert!(
+        route.contains("leaves by Gateway edge/out alone"),
+        "{route}"
+    );
+}
+
+#[test]
 fn call_of_account_that_is_not_admitted_is_refused() {
     let other = json!([{"kind": "ServiceAccount", "name": "other"}]);
     let status = explain(&with_pay(&other), &call(HOST, 443));

@@ -294,4 +294,8 @@ fn compiled_size_is_what_the_budget_was_charged() {
     let unread = HttpMatch::as_described("m", unread);
     assert!(fits_path(&unread, "/v1"), "compiled by now");
     assert_eq!(unread.compiled_size(), 0);
+    let none: &[(&str, &str)] = &[];
+    let elsewhere = HttpMatch::as_charged(7, "m", Some("/v1"), &["GET"], none);
+    let same = HttpMatch::as_written("m", Some("/v1"), &["GET"], none);
+    assert_eq!((&elsewhere, elsewhere.compiled_size()), (&same, 7));
 }

@@ -26,6 +26,12 @@ pub(super) fn outside(endpoints: Vec<Arc<Endpoint>>, registry: &Registry) -> Vec
     endpoints
 }
 
+/// Those of the endpoints that calls may be handed over to, which prove that they are a Gateway's.
+pub(super) fn gateways(mut endpoints: Vec<Arc<Endpoint>>) -> Vec<Arc<Endpoint>> {
+    endpoints.retain(|endpoint| endpoint.meshed());
+    endpoints
+}
+
 impl Snapshot {
     pub(super) fn set_egress(&mut self, sent: &v1::Egress) -> Result<(), String> {
         match convert::egress(sent) {

@@ -11,7 +11,7 @@ use policy::name::SpiffeId;
 use policy::subset::{PeerPosition, PeerPositions};
 use wire::{convert, v1};
 
-use crate::config::apply::egress::{external_of, outside};
+use crate::config::apply::egress::{external_of, gateways, outside};
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
@@ -118,7 +118,12 @@ impl Snapshot {
             self.leave_out_plaintext(&name, &meshed);
         })?;
         let external = external_of(sent)?;
-        let is_outside = external.is_some() || name.starts_with(wire::names::EXTERNAL);
+        let to_gateway = wire::names::is_handing_over(&name)
+            || external
+                .as_ref()
+                .is_some_and(|target| target.gateway.is_some());
+        let is_outside =
+            !to_gateway && (external.is_some() || name.starts_with(wire::names::EXTERNAL));
         let former = self.endpoints.get(&*name);
         if former.is_some_and(|former| former.external != external) {
             // Open connections look again whether they may go on.
@@ -152,6 +157,8 @@ impl Snapshot {
         let budget = registry.budget(&name);
         let endpoints = if is_outside {
             outside(endpoints, registry)
+        } else if to_gateway {
+            gateways(endpoints)
         } else {
             endpoints
         };

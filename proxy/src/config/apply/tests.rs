@@ -454,11 +454,9 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
-            // On the stream, or fields of a resource that every proxy takes. The last no other has.
-            Capability::Asks | Capability::Trial | Capability::Faults | Capability::Rotation => {
-                continue;
-            }
-            Capability::Gateway => continue,
+            // On the stream, or fields of a resource. The last no other has.
+            Capability::Asks | Capability::Trial | Capability::Faults => continue,
+            Capability::Rotation | Capability::EgressGateways | Capability::Gateway => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,

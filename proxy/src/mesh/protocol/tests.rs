@@ -53,7 +53,11 @@ fn meaning(request: &PeerRequest) -> String {
         PeerRequest::Upgrade {
             port, to, parts, ..
         } => format!("{port:?} to {to:?} {}", asks(parts)),
-        PeerRequest::Tcp { port, authority } => format!("{port:?} bytes {authority}"),
+        PeerRequest::Tcp {
+            port,
+            authority,
+            external,
+        } => format!("{port:?} bytes {authority} {external:?}"),
     }
 }
 
@@ -204,6 +208,7 @@ fn bytes_are_asked_for_as_ever() {
     let request = PeerRequest::<Parts>::Tcp {
         port: AppPort::new(5432).unwrap(),
         authority: Authority::from_static("10.0.0.7:5432"),
+        external: None,
     };
     assert_eq!(
         wire(&request.encode(Transport::Http2).unwrap()),

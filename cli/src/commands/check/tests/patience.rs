@@ -142,6 +142,13 @@ async fn proxy_of_starting_or_ending_pod_is_no_fault() {
         pod["status"]["initContainerStatuses"] = statuses;
         pod
     };
+    let gateway = |seconds: i64| {
+        let mut pod = of(900, json!([]));
+        let mut statuses = started(seconds, 0);
+        statuses[0]["name"] = json!("weft-gateway");
+        pod["status"]["containerStatuses"] = statuses;
+        pod
+    };
     let mut ends = of(900, started(890, 0));
     ends["metadata"]["deletionTimestamp"] = json!(ago(1));
     let mut over = of(900, started(890, 0));
@@ -152,6 +159,9 @@ async fn proxy_of_starting_or_ending_pod_is_no_fault() {
         (Some(of(10, started(5, 0))), well),
         // Its image took long.
         (Some(of(900, started(5, 0))), well),
+        // The same of a Gateway's pod.
+        (Some(gateway(5)), well),
+        (Some(gateway(890)), lost),
         // Its proxy ends again and again.
         (Some(of(900, started(5, 7))), lost),
         (Some(ends), well),

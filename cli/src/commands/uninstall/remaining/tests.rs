@@ -158,6 +158,36 @@ async fn remaining_proxies_get_commands_and_status_one() {
 }
 
 #[tokio::test]
+async fn gateway_pods_count_and_go_with_their_gateways() {
+    let of = |name: &str, gateway: &str| {
+        let mut pod = pod(name, Some(("ReplicaSet", "edge-weft-7f9")), "setup");
+        pod["spec"]["containers"] = json!([{"name": GATEWAY_CONTAINER}]);
+        pod["metadata"]["labels"][NAME_LABEL] = json!(gateway);
+        pod
+    };
+    let mut ended = of("edge-weft-7f9-c", "other");
+    ended["status"]["phase"] = json!("Failed");
+    let (status, err) = reported(&with_pods(&[
+        of("edge-weft-7f9-a", "edge"),
+        of("edge-weft-7f9-b", "edge"),
+        of("forged", "x;reboot;#"),
+        ended,
+    ]))
+    .await;
+    assert_eq!(status, 1, "{err}");
+    assert!(err.starts_with("3 pods have a proxy"), "{err}");
+    assert!(err.contains("2 of them are pods of Gateways"), "{err}");
+    let commands = err.lines().filter_map(|line| line.strip_prefix("  "));
+    assert_eq!(
+        commands.collect::<Vec<_>>(),
+        [
+            "kubectl -n shop rollout restart deployment/edge-weft",
+            "kubectl -n shop delete gateways.gateway.networking.k8s.io edge",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn every_page_of_pods_is_read() {
     let pods: Vec<Value> = (0..1001)
         .map(|number| pod(&format!("bare-{number}"), None, PROXY_CONTAINER))

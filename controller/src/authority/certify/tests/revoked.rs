@@ -21,6 +21,14 @@ fn issued(answer: v1::CertifyResponse) -> SystemTime {
     peer_identity(&chain).unwrap().certificate.issued
 }
 
+/// The pod of the token `good` runs on node-z, as the API server's review says.
+fn reviewed_on_node_z(bench: &Bench) {
+    let mut reviews = bench.cluster.reviews.lock();
+    let review = reviews.get_mut("good").unwrap();
+    let node = vec!["node-z".to_owned()];
+    review.extra.insert(NODE_NAME.to_owned(), node);
+}
+
 #[tokio::test]
 async fn revoked_account_pod_or_node_gets_no_certificate() {
     for subject in [
@@ -29,11 +37,7 @@ async fn revoked_account_pod_or_node_gets_no_certificate() {
         json!({"node": {"name": "node-z"}}),
     ] {
         let bench = Bench::new();
-        let mut reviews = bench.cluster.reviews.lock();
-        let review = reviews.get_mut("good").unwrap();
-        let node = vec!["node-z".to_owned()];
-        review.extra.insert(NODE_NAME.to_owned(), node);
-        drop(reviews);
+        reviewed_on_node_z(&bench);
         revoke(&bench, json!({"reason": "test", "subjects": [subject]}));
         let (code, outcome) = (tonic::Code::PermissionDenied, CertifyResult::Revoked);
         bench.must_refuse("good", code, outcome).await;

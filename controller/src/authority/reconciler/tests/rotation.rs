@@ -11,6 +11,8 @@ use crate::authority::secret::{NEXT_ROOT_CRT, NEXT_ROOT_KEY};
 use crate::settings::authority::IssuerSource;
 use crate::testing::cluster::Cluster;
 
+mod files;
+
 const OBJECT: &str = "/apis/weft.dev/v1alpha1/certificateauthorities/weft";
 const SOURCE: &str = "/api/v1/namespaces/mesh/secrets/corp-ca";
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,16 +63,7 @@ impl Bench {
             let _ = self.holder.rotate(self.now()).await;
         }
         let roots = self.holder.authority.roots_pem().borrow().clone();
-        self.inputs.bundles.send_if_modified(|progress| {
-            if matches!(progress, Progress::Complete { roots: known, .. } if *known == roots) {
-                return false;
-            }
-            *progress = Progress::Complete {
-                roots,
-                since: Instant::now(),
-            };
-            true
-        });
+        self.inputs.bundles_hold(roots);
         tokio::time::advance(SECOND).await;
     }
 
@@ -468,7 +461,7 @@ async fn replica_that_lags_behind_serves_no_proxies() {
             full: true,
             authority: Some(wire::v1::AuthorityStep {
                 step: 7,
-                roots: Vec::new(),
+                ..wire::v1::AuthorityStep::default()
             }),
             ..wire::v1::Observed::default()
         },

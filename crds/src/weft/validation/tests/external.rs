@@ -35,6 +35,8 @@ fn external_service_that_says_everything_means_what_it_says() {
     assert_eq!(tls.ca.as_deref(), Some("pay-ca"));
     let source = &external.sources[0];
     assert_eq!((&*source.namespace, &*source.name), ("shop", "web"));
+    let (namespace, name) = external.gateway.unwrap();
+    assert_eq!((&*namespace, &*name), ("edge", "out"));
 }
 
 /// What is written where, which field is refused if it is another one, and what is said of it.
@@ -58,6 +60,8 @@ const MISTAKES: &str = r#"
 /sources/0/kind | "Group" | - | must be ServiceAccount
 /sources/0/name | "" | - | name of a service account
 /sources/0/namespace | "other" | - | only objects of namespace
+/gateway/name | "Out" | - | name of a Gateway
+/gateway/namespace | "a.b" | - | name of a namespace
 "#;
 
 #[test]

@@ -143,6 +143,8 @@ impl Mesh {
             has_root_key: true,
             source: Source::Generated,
             offered: None,
+            issuers: Vec::new(),
+            without_issuer: Vec::new(),
             replicas: replicas.collect(),
             bundles,
             proxies: Some(proxies),

@@ -21,7 +21,7 @@ const ADDRESSES: [&str; 9] = [
 
 /// A step around what is outside: done already, or an object to apply.
 pub(super) fn step(dice: &mut StdRng, collector: &mut Collector) -> Option<Value> {
-    match dice.random_range(0..8) {
+    match dice.random_range(0..9) {
         0..4 => {
             let host = pick(dice, &HOSTS);
             if dice.random_ratio(1, 6) {
@@ -43,8 +43,26 @@ pub(super) fn step(dice: &mut StdRng, collector: &mut Collector) -> Option<Value
             let node = cluster::node(pick(dice, &["node-a", "node-b"]), "zone-a");
             Some(cluster::set(node, "/status/addresses", address))
         }
+        6 => Some(way_out(dice)),
         _ => Some(object(dice)),
     }
+}
+
+/// What finds the pods of a Gateway: its Service, or whatever pods that has.
+fn way_out(dice: &mut StdRng) -> Value {
+    const SERVICE: &str = "edge-0-weft";
+    if dice.random_ratio(1, 3) {
+        return cluster::service(SERVICE, "10.96.0.77", &[("http", 80)]);
+    }
+    let mut endpoints = Vec::new();
+    for _ in 0..dice.random_range(0..3) {
+        let n = dice.random_range(0..PODS);
+        endpoints.push(cluster::endpoint(
+            &format!("pod-{n}"),
+            &format!("10.0.0.{n}"),
+        ));
+    }
+    cluster::slice("edge-0-weft-x", SERVICE, &[("http", 20_080)], &endpoints)
 }
 
 fn object(dice: &mut StdRng) -> Value {
@@ -72,6 +90,10 @@ fn object(dice: &mut StdRng) -> Value {
         2 => spec["hosts"] = json!(["*.wild.example"]),
         3 => spec["ports"] = json!([{"port": 80, "protocol": "HTTP"}]),
         _ => {}
+    }
+    if dice.random_ratio(1, 3) {
+        let name = pick(dice, &["edge-0", "edge-1"]);
+        spec["gateway"] = json!({"name": name, "namespace": "shop"});
     }
     let mut object = external_service(&name, spec);
     object["metadata"]["generation"] = json!(dice.random_range(1..4));

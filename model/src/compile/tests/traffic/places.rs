@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{client_policy, of_namespace, policy, request};
 use crate::{
-    compile::tests::report,
+    compile::tests::{heavy_group, report},
     fixtures::{Cluster, *},
     model::{Defaults, Model},
     problem::Problems,
@@ -139,6 +139,46 @@ fn overridden_policies_use_no_bytes_of_port_budget() {
             assert_eq!(lost.accepted.reason, "Conflicted", "{lost:?}");
         }
     }
+}
+
+/// The proxy of every caller holds them. It compiles those of one group once, however many policies
+/// name it, and four groups are as much as there may be.
+#[test]
+fn expressions_beyond_the_bound_cost_the_last_policy() {
+    let names = ["a", "b", "c", "d", "e"];
+    let groups = names.map(heavy_group);
+    let groups = groups.into_iter().fold(shop(), Cluster::with);
+    let groups = groups.with(group("light", json!([{"name": "m", "pathRegex": "/x"}])));
+    let of_group = |name: &str, group: &str, n: usize| {
+        let fields = set(for_one_account(n), "/routes", for_group(group));
+        policy(name, &fields)
+    };
+    let shared = (0..8).map(|n| of_group(&format!("shared{n}"), "a", n));
+    let apart = names
+        .iter()
+        .map(|name| of_group(&format!("t-{name}"), name, 9));
+    let cluster = shared.chain(apart).fold(groups, Cluster::with);
+    let all: Vec<Value> = names
+        .iter()
+        .map(|name| for_group(name)[0].clone())
+        .collect();
+    let cluster = cluster
+        .with(of_group("u-light", "light", 10))
+        .with(policy("v-whole", &json!({"timeouts": {}, "routes": all})));
+    let (_, problems) = cluster.compile();
+    let counting = ["shared0", "shared7", "t-a", "t-d", "u-light"];
+    for name in counting {
+        let (status, message) = accepted(&problems, name);
+        assert!(status, "{name}: {message}");
+    }
+    let (status, message) = accepted(&problems, "t-e");
+    assert!(!status);
+    let words = "name expressions of shop/api:80 that take more than 16 MiB when compiled";
+    assert!(message.contains(words), "{message}");
+    let (status, message) = accepted(&problems, "v-whole");
+    assert!(!status);
+    let words = "spec.routes: name matches whose expressions take more than 16 MiB";
+    assert!(message.contains(words), "{message}");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn candidate(n: usize, bytes: usize) -> PolicyCandidate {
         },
         generation: 1,
         bytes,
+        compiled: 0,
         origins: Vec::new(),
     }
 }

@@ -154,7 +154,15 @@ impl Random {
             (Transport::Http2, 1) => {
                 let authority = format!("10.0.0.{}:{}", self.below(256), port.get());
                 let authority = authority.parse().unwrap();
-                PeerRequest::Tcp { port, authority }
+                let handed = HandedOver {
+                    object: "shop/pay".into(),
+                    to: self.word().into(),
+                };
+                PeerRequest::Tcp {
+                    port,
+                    authority,
+                    external: (self.below(2) == 0).then_some(handed),
+                }
             }
             _ => PeerRequest::Http {
                 port,
