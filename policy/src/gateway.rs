@@ -79,7 +79,7 @@ pub fn target_port(port: u16) -> Option<u16> {
     }
 }
 
-/// What clients are told apart by where each has a limit: the part of an address that a client cannot
+/// What distinguishes clients where each has a limit: the part of an address that a client cannot
 /// choose. Of public IPv6 that is the network of 64 bits that each one has at least; addresses of
 /// pods and nodes, which share such a network, are mostly none of these.
 #[must_use]

@@ -285,7 +285,7 @@ fn conditions(
         })
         .collect();
     all.extend(before.iter().filter(|one| !is_own(one)).cloned());
-    // The API server would refuse the whole status, whoever wrote the others.
+    // The API server would refuse the whole status, also where another writer made it too long.
     all.truncate(MOST_CONDITIONS);
     all
 }
