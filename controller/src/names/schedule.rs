@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn host_is_looked_up_again_within_five_seconds_and_minutes() {
+    fn next_lookup_is_within_five_seconds_and_minutes() {
         for (valid, after) in [(0, 5), (1, 5), (30, 30), (3600, 300)] {
             let now = Instant::now();
             let mut schedule = scheduled("a.example", now);

@@ -199,8 +199,8 @@ fn names_that_lead_into_the_cluster_are_not_called() -> Outcome {
 fn object_admits_its_sources_and_no_other_account() -> Outcome {
     let ns = Namespace::meshed("egress-sources")?;
     ns.annotate("weft.dev/egress", Some("deny"))?;
-    ns.run(&["client", "stranger"])?;
-    let (client, stranger) = (ns.pod("client")?, ns.pod("stranger")?);
+    ns.run(&["client", "other"])?;
+    let (client, other) = (ns.pod("client")?, ns.pod("other")?);
     let certificate = Certificate::of(&["named.example"])?;
     let outside = Outside::start(ADDRESSES[0], 0, "outside", &certificate)?;
     let port = outside.address.port();
@@ -217,9 +217,9 @@ fn object_admits_its_sources_and_no_other_account() -> Outcome {
         Ok(())
     })?;
     let before = outside.connections();
-    let bytes = stranger.exec(&["tcp", &address]);
+    let bytes = other.exec(&["tcp", &address]);
     assert!(bytes.is_err(), "another account was admitted: {bytes:?}");
-    denied(&stranger, &format!("http://{address}/"), &[])?;
+    denied(&other, &format!("http://{address}/"), &[])?;
     assert_eq!(outside.connections(), before, "{:?}", outside.arrived());
     Ok(())
 }

@@ -217,7 +217,7 @@ fn objects_add_up_and_none_takes_away() {
 }
 
 #[test]
-fn call_leaves_at_the_target_port_with_its_name_checked() {
+fn call_leaves_at_target_port_with_name_checked() {
     let originated = |server_name: Option<&str>| {
         Some(Arc::new(OriginateTls {
             server_name: server_name.map(Arc::from),

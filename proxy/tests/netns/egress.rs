@@ -25,7 +25,7 @@ use super::spoofs::{
     foreign, foreign_calls, foreign_hellos, named, spoofed_bytes, spoofed_requests,
 };
 use super::testbed::{Testbed, Who};
-use super::world::{HEARD, Said, World, by_http2, say};
+use super::world::{RECEIVED, Said, World, by_http2, say};
 use crate::support::{Authority, Pod, external, resource};
 
 /// How long certificates live.
@@ -67,12 +67,12 @@ fn open_calls_end_when_their_object_goes() {
     let mut held = place.inside(|| async { TcpStream::connect((NEAR, BYTES)).unwrap() });
     held.set_read_timeout(Some(ENDED_WITHIN)).unwrap();
     held.write_all(b"held\n").unwrap();
-    let mut heard = [0; HEARD.len()];
-    held.read_exact(&mut heard).unwrap();
-    assert_eq!(heard, HEARD.as_bytes());
+    let mut received = [0; RECEIVED.len()];
+    held.read_exact(&mut received).unwrap();
+    assert_eq!(received, RECEIVED.as_bytes());
 
     place.proxy.order("withdraw");
-    match held.read(&mut heard) {
+    match held.read(&mut received) {
         Ok(0) => {}
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("it stayed open: {other:?}"),

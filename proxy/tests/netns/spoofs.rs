@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::world::{HEARD, Said, World, hello, in_two_records};
+use super::world::{RECEIVED, Said, World, hello, in_two_records};
 
 /// The address of `pay.example`, and of all names below `api.example`.
 pub(crate) const PAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
@@ -31,7 +31,7 @@ const ANSWERED: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It comes to this host, and is answered.
-    Heard(IpAddr),
+    Received(IpAddr),
     /// 403 with the reason.
     Refused,
     /// The same, behind an answer to what came first on the connection.
@@ -87,11 +87,11 @@ impl Call {
     #[track_caller]
     pub(crate) fn check(&self, said: &Said, world: &World) {
         let came = world.hosts_of(&self.mark);
-        let ok = said.answer.contains("HTTP/1.1 200") || said.answer.contains(HEARD);
+        let ok = said.answer.contains("HTTP/1.1 200") || said.answer.contains(RECEIVED);
         let refused = said.answer.contains("HTTP/1.1 403")
             && said.answer.contains("weft-reason: egress-denied\r\n");
         let fits = match self.fate {
-            Fate::Heard(host) => ok && !came.is_empty() && came.iter().all(|at| *at == host),
+            Fate::Received(host) => ok && !came.is_empty() && came.iter().all(|at| *at == host),
             Fate::Refused => refused && !ok,
             Fate::RefusedSecond => refused && ok,
             Fate::Unserved => !ok,
@@ -103,7 +103,7 @@ impl Call {
             "{mark}: not {:?}: {said:?}, came to {came:?}",
             self.fate
         );
-        let arrives = matches!(self.fate, Fate::Heard(_));
+        let arrives = matches!(self.fate, Fate::Received(_));
         assert!(arrives || came.is_empty(), "{mark} came to {came:?}");
     }
 }
@@ -124,34 +124,34 @@ pub(crate) fn below(name: &str) -> String {
 /// Calls that an object gives.
 pub(crate) fn named() -> Vec<Call> {
     let sni = |mark: &str| hello(&below(mark), Vec::new());
-    let heard = Fate::Heard(PAY);
+    let received = Fate::Received(PAY);
     vec![
-        Call::get("named-host", (PAY, HTTP), "pay.example", heard),
-        Call::get("named-spelt", (PAY, HTTP), "Pay.EXAMPLE:80", heard),
-        Call::get("named-below", (PAY, HTTP), "a.b.api.example", heard),
+        Call::get("named-host", (PAY, HTTP), "pay.example", received),
+        Call::get("named-spelt", (PAY, HTTP), "Pay.EXAMPLE:80", received),
+        Call::get("named-below", (PAY, HTTP), "a.b.api.example", received),
         // A name is what the caller says: it leads to the name's own address.
-        Call::get("named-dialled", (EVIL, HTTP), "pay.example", heard),
+        Call::get("named-dialled", (EVIL, HTTP), "pay.example", received),
         Call::get(
             "named-network",
             (NEAR, HTTP),
             "any.example",
-            Fate::Heard(NEAR),
+            Fate::Received(NEAR),
         ),
-        Call::new("named-sni", (PAY, TLS), sni("named-sni"), heard),
-        Call::new("named-slow", (PAY, TLS), sni("named-slow"), heard).byte_by_byte(),
+        Call::new("named-sni", (PAY, TLS), sni("named-sni"), received),
+        Call::new("named-slow", (PAY, TLS), sni("named-slow"), received).byte_by_byte(),
         Call::new(
             "named-parts",
             (PAY, TLS),
             in_two_records(&sni("named-parts")),
-            heard,
+            received,
         ),
-        Call::new("named-turned", (EVIL, TLS), sni("named-turned"), heard),
-        Call::new("named-bytes", (PAY, BYTES), "named-bytes\n", heard),
+        Call::new("named-turned", (EVIL, TLS), sni("named-turned"), received),
+        Call::new("named-bytes", (PAY, BYTES), "named-bytes\n", received),
         Call::new(
             "named-near",
             (NEAR, BYTES),
             "named-near\n",
-            Fate::Heard(NEAR),
+            Fate::Received(NEAR),
         ),
     ]
 }
@@ -292,7 +292,7 @@ pub(crate) fn foreign_calls() -> Vec<Call> {
         let mut spoof = hello.clone();
         spoof[at..at + name.len()].copy_from_slice(other.as_bytes());
         [
-            Call::new(&name, (PAY, TLS), hello, Fate::Heard(PAY)),
+            Call::new(&name, (PAY, TLS), hello, Fate::Received(PAY)),
             Call::new(&other, (PAY, TLS), spoof, Fate::Reset),
         ]
     });

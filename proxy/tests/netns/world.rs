@@ -17,7 +17,7 @@ use super::fleet::Inside;
 use super::testbed::Namespace;
 
 /// The end of every answer of these hosts.
-pub(crate) const HEARD: &str = "heard\n";
+pub(crate) const RECEIVED: &str = "received\n";
 /// After which what is no request is answered.
 const QUIET: Duration = Duration::from_millis(300);
 /// After an answer, for another one.
@@ -91,16 +91,16 @@ async fn answer(mut stream: TcpStream, nth: usize, log: Log) {
             Err(_) if unanswered.is_empty() => continue,
             Err(_) => {
                 unanswered.clear();
-                if stream.write_all(HEARD.as_bytes()).await.is_err() {
+                if stream.write_all(RECEIVED.as_bytes()).await.is_err() {
                     return;
                 }
             }
         }
         if unanswered.ends_with(b"\r\n\r\n") {
             unanswered.clear();
-            let length = HEARD.len();
+            let length = RECEIVED.len();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-            let answer = [head.as_bytes(), HEARD.as_bytes()].concat();
+            let answer = [head.as_bytes(), RECEIVED.as_bytes()].concat();
             if stream.write_all(&answer).await.is_err() {
                 return;
             }
@@ -132,8 +132,8 @@ pub(crate) async fn say(to: SocketAddr, parts: &[Vec<u8>], pause: Duration) -> S
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     let ended = loop {
-        let heard = answer.ends_with(HEARD.as_bytes());
-        let wait = if heard { ANOTHER } else { PATIENCE };
+        let received = answer.ends_with(RECEIVED.as_bytes());
+        let wait = if received { ANOTHER } else { PATIENCE };
         match timeout(wait, stream.read(&mut chunk)).await {
             Ok(Ok(read @ 1..)) => answer.extend_from_slice(&chunk[..read]),
             Ok(_) => break true,

@@ -276,7 +276,7 @@ fn oldest_objects_count_where_there_are_too_many() {
 }
 
 #[test]
-fn object_is_needed_by_admitted_pods_and_acknowledged_by_egress() {
+fn admitted_pods_need_object_and_acknowledge_it_by_egress() {
     let web = json!([{"kind": "ServiceAccount", "name": "web"}]);
     for (object, needed) in [
         (pay(), vec!["api-1", "api-2", "client"]),

@@ -162,7 +162,7 @@ fn falling_weight_of_candidate_is_urgent() {
 }
 
 #[test]
-fn way_out_of_the_mesh_that_ends_must_not_wait() {
+fn end_of_a_way_out_is_urgent() {
     use v1::egress::Mode::{Allow, Audit, Deny};
     let object = |name: &str| v1::ExternalObject {
         hosts: vec![name.to_owned()],

@@ -126,7 +126,7 @@ fn called(compiled: &Compiled) -> Vec<String> {
 }
 
 #[test]
-fn new_addresses_of_a_host_compile_nothing_and_concern_callers() {
+fn new_addresses_of_host_concern_its_callers_alone() {
     let (mut collector, compiled) = outside_shop();
     let client = ObjectKey::new("shop", "client");
     let interest = compiled.model.interest(&client, &BTreeSet::new());

@@ -46,7 +46,7 @@ fn service_without_selector_leads_to_the_first_exact_host() {
 }
 
 #[test]
-fn service_is_refused_to_callers_that_its_object_does_not_admit() {
+fn service_for_host_is_refused_to_callers_not_admitted() {
     let api = json!([{"kind": "ServiceAccount", "name": "api"}]);
     let (model, _) = compiled(&[with_sources(originated(), api), stand_in()], NAMES);
     let refused = sent(&model, "client", CALLED);
