@@ -39,7 +39,8 @@ impl Authority {
         };
         let announced = *self.inner.announced.lock();
         let within = announced.renew_within.unwrap_or_default().as_millis();
-        let issuers = loaded.state.issuers.iter();
+        let state = &loaded.state;
+        let issuers = state.former.iter().chain(&state.issuers);
         let issuers = issuers.filter(|_| announced.end_others);
         let bundle = v1::Bundle {
             roots: loaded.roots_der.clone(),
