@@ -143,7 +143,7 @@ fn take_issuer(state: &State, seen: &Seen) -> Option<Step> {
 pub struct Announced {
     /// Within which time a proxy renews a leaf that is not below the first root. None: it does not.
     pub renew_within: Option<Duration>,
-    /// Connections by other issuers than those of the state end.
+    /// Connections by other issuers end than those of the state, its former ones included.
     pub end_others: bool,
 }
 

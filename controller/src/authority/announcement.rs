@@ -39,10 +39,11 @@ impl Authority {
         };
         let announced = *self.inner.announced.lock();
         let within = announced.renew_within.unwrap_or_default().as_millis();
+        let state = &loaded.state;
         // The Lease holder may not know yet what this replica's own folder holds.
         let own = loaded.own.and_then(|_| loaded.issuer.id());
-        let own = own.filter(|own| !loaded.state.issuers.contains(own));
-        let issuers = loaded.state.issuers.iter().chain(&own);
+        let own = own.filter(|own| !state.issuers.contains(own));
+        let issuers = state.former.iter().chain(&state.issuers).chain(&own);
         let issuers = issuers.filter(|_| announced.end_others);
         let bundle = v1::Bundle {
             roots: loaded.roots_der.clone(),

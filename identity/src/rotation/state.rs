@@ -28,6 +28,9 @@ pub struct State {
     pub roots: Vec<AuthorityId>,
     /// What signs leaves below the first root, the newest last.
     pub issuers: Vec<AuthorityId>,
+    /// What signed below roots of before, since the last Compromise: what it issued may be in use
+    /// after a planned rotation. The newest last.
+    pub former: Vec<AuthorityId>,
     /// Who owns the first root's key.
     pub source: Source,
     /// None: Steady.
@@ -260,6 +263,9 @@ impl State {
             rotation.reason = Reason::Compromise;
             id.clone_into(&mut rotation.id);
         }
+        if next.phase() != Some(Phase::Preparing) {
+            next.forget_where_compromised();
+        }
         next.remember(Trigger::Request, id);
         next
     }
@@ -269,10 +275,14 @@ impl State {
     pub fn activated(&self, issuer: AuthorityId, now: SystemTime) -> Self {
         let mut next = self.in_phase(Phase::Activating, now);
         next.roots.rotate_right(1);
+        next.former.append(&mut next.issuers);
+        let over = next.former.len().saturating_sub(MAX_ISSUERS);
+        next.former.drain(..over);
         next.issuers = vec![issuer];
         if let Some(rotation) = &next.rotation {
             next.source = rotation.source;
         }
+        next.forget_where_compromised();
         next
     }
 
@@ -335,6 +345,14 @@ impl State {
             rotation.phase_since = seconds::whole(now);
         }
         next
+    }
+
+    /// Nothing that signed below a root of before is vouched for once its key may be known to others.
+    fn forget_where_compromised(&mut self) {
+        let rotation = self.rotation.as_ref();
+        if rotation.is_some_and(|rotation| rotation.reason == Reason::Compromise) {
+            self.former.clear();
+        }
     }
 
     fn remember(&mut self, trigger: Trigger, id: &str) {
