@@ -39,7 +39,7 @@ fn status(listeners: &[ListenerReport], generation: i64, programmed: bool) -> Ga
     }
 }
 
-fn live(status: Value) -> Value {
+fn live(status: &Value) -> Value {
     json!({"metadata": {"name": "web"}, "status": status})
 }
 
@@ -54,7 +54,7 @@ fn default_conditions_are_replaced_and_others_stay() {
     let theirs = json!({"type": "example.com/Seen", "status": "True", "reason": "Seen"});
     let before = json!({"conditions": [waiting("Accepted"), theirs, waiting("Programmed")]});
     let listeners = [listener("https", true), listener("broken", false)];
-    let written = of_gateway(&live(before), &status(&listeners, 3, true), NOW).unwrap();
+    let written = of_gateway(&live(&before), &status(&listeners, 3, true), NOW).unwrap();
     assert_eq!(written["conditions"].as_array().unwrap().len(), 3);
     assert_eq!(condition(&written, "example.com/Seen"), &theirs);
     for kind in ["Accepted", "Programmed"] {
@@ -78,17 +78,17 @@ fn default_conditions_are_replaced_and_others_stay() {
 #[test]
 fn generation_is_written_anew_and_times_stay() {
     let listeners = [listener("https", true)];
-    let first = of_gateway(&live(json!({})), &status(&listeners, 1, true), NOW).unwrap();
-    let same = of_gateway(&live(first.clone()), &status(&listeners, 1, true), LATER);
+    let first = of_gateway(&live(&json!({})), &status(&listeners, 1, true), NOW).unwrap();
+    let same = of_gateway(&live(&first), &status(&listeners, 1, true), LATER);
     assert_eq!(same, None, "nothing has changed");
-    let second = of_gateway(&live(first.clone()), &status(&listeners, 2, true), LATER).unwrap();
+    let second = of_gateway(&live(&first), &status(&listeners, 2, true), LATER).unwrap();
     for of in [&second, &second["listeners"][0]] {
         for one in of["conditions"].as_array().unwrap() {
             assert_eq!(one["observedGeneration"], 2, "{one}");
             assert_eq!(one["lastTransitionTime"], NOW, "{one}");
         }
     }
-    let third = of_gateway(&live(first), &status(&listeners, 1, false), LATER).unwrap();
+    let third = of_gateway(&live(&first), &status(&listeners, 1, false), LATER).unwrap();
     assert_eq!(condition(&third, "Programmed")["lastTransitionTime"], LATER);
     assert_eq!(condition(&third, "Accepted")["lastTransitionTime"], NOW);
     let pending = condition(&third["listeners"][0], "Programmed");
@@ -107,25 +107,25 @@ fn status_is_one_that_the_api_server_takes() {
         },
         ..status(&[], 1, false)
     };
-    let before = live(json!({"conditions": theirs}));
+    let before = live(&json!({"conditions": theirs}));
     let written = of_gateway(&before, &refused, NOW).unwrap();
     assert_eq!(written["conditions"].as_array().unwrap().len(), 8);
     let accepted = condition(&written, "Accepted");
     let message = accepted["message"].as_str().unwrap();
     assert_eq!(message.chars().count(), LONGEST_MESSAGE + 1);
     assert_eq!(condition(&written, "Programmed")["status"], "False");
-    assert_eq!(of_gateway(&live(written), &refused, LATER), None);
+    assert_eq!(of_gateway(&live(&written), &refused, LATER), None);
 }
 
 /// DNS records are made of them.
 #[test]
 fn addresses_stay_while_they_are_not_known() {
-    let first = of_gateway(&live(json!({})), &status(&[], 1, true), NOW).unwrap();
+    let first = of_gateway(&live(&json!({})), &status(&[], 1, true), NOW).unwrap();
     let unknown = GatewayStatus {
         addresses: None,
         ..status(&[], 2, false)
     };
-    let second = of_gateway(&live(first.clone()), &unknown, LATER).unwrap();
+    let second = of_gateway(&live(&first), &unknown, LATER).unwrap();
     assert_eq!(second["addresses"], first["addresses"]);
 }
 
@@ -136,11 +136,11 @@ fn certificate_that_ends_is_a_condition_until_replaced() {
         ending: &text,
         ..status(&[], 1, true)
     };
-    let first = of_gateway(&live(json!({})), &ending, NOW).unwrap();
+    let first = of_gateway(&live(&json!({})), &ending, NOW).unwrap();
     let condition = condition(&first, CERTIFICATE_ENDS);
     assert_eq!(condition["status"], "True");
     assert_eq!(condition["message"], text[0]);
-    let second = of_gateway(&live(first), &status(&[], 1, true), LATER).unwrap();
+    let second = of_gateway(&live(&first), &status(&[], 1, true), LATER).unwrap();
     assert_eq!(second["conditions"].as_array().unwrap().len(), 2);
 }
 
@@ -175,7 +175,7 @@ fn class_reports_version_and_features() {
         (Some("main"), "False"),
         (None, "False"),
     ] {
-        let written = of_class(&live(json!({})), 1, &accepted, installed, NOW).unwrap();
+        let written = of_class(&live(&json!({})), 1, &accepted, installed, NOW).unwrap();
         let version = condition(&written, "SupportedVersion");
         assert_eq!(version["status"], expected, "{installed:?}");
         assert_eq!(written["supportedFeatures"].as_array().unwrap().len(), 38);
@@ -184,6 +184,6 @@ fn class_reports_version_and_features() {
     sorted.sort_unstable();
     assert_eq!(sorted, FEATURES);
     let refused = is(false, "InvalidParameters");
-    let written = of_class(&live(json!({})), 1, &refused, None, NOW).unwrap();
+    let written = of_class(&live(&json!({})), 1, &refused, None, NOW).unwrap();
     assert_eq!(written["supportedFeatures"], json!([]));
 }

@@ -53,3 +53,33 @@ fn state_is_corrected_where_roots_were_edited() {
     assert_eq!(corrected.ids, state.ids);
     assert_eq!(corrected.phase(), None);
 }
+
+#[test]
+fn planned_rotation_after_compromise_vouches_for_former_issuers() {
+    let after = activating(Reason::Compromise).without_former(start());
+    let after = after.finished();
+    assert_eq!(
+        (&after.issuers[..], &after.former[..]),
+        (&[id(102)][..], &[][..])
+    );
+    let planned = after.started(&begin(Reason::Planned), id(3), start());
+    let planned = planned.activated(id(103), start()).without_former(start());
+    let planned = planned.finished();
+    assert!(announced(&planned, &done(&planned), start()).end_others);
+    assert_eq!(
+        (&planned.issuers[..], &planned.former[..]),
+        (&[id(103)][..], &[id(102)][..])
+    );
+
+    let again = planned.started(&begin(Reason::Compromise), id(4), start());
+    assert_eq!(again.former, [id(102)], "until the next root signs");
+    let again = again.activated(id(104), start());
+    assert_eq!(
+        (&again.issuers[..], &again.former[..]),
+        (&[id(104)][..], &[][..])
+    );
+    // A planned one that goes on as a Compromise.
+    let planned = after.started(&begin(Reason::Planned), id(3), start());
+    let hastened = planned.activated(id(103), start()).hastened("leak");
+    assert!(hastened.former.is_empty(), "{hastened:?}");
+}

@@ -184,9 +184,10 @@ fn revoked_pods_are_no_backends_and_serve_no_gateway() {
 /// Else any pod could have what is meant for another one.
 #[test]
 fn pod_without_label_account_and_program_is_no_gateways() {
-    let pod = |change: fn(Value) -> Value| change(gateway_pod("other", "10.0.0.41", "edge"));
+    type Change = fn(Value) -> Value;
+    let pod = |change: Change| change(gateway_pod("other", "10.0.0.41", "edge"));
     let label = "/metadata/labels/gateway.networking.k8s.io~1gateway-name";
-    let none: [(&str, fn(Value) -> Value); 5] = [
+    let none: [(&str, Change); 5] = [
         ("label", |pod| {
             set(pod, "/metadata/labels", json!({"app": "edge"}))
         }),
