@@ -25,20 +25,14 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let endpoints = slices::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);
 
-    let mut pods: BTreeMap<ObjectKey, PodEntry> = world
-        .pods
-        .keys()
-        .map(|key| {
-            let declared = declared.remove(key).unwrap_or_default();
-            (
-                key.clone(),
-                PodEntry {
-                    declared,
-                    ..PodEntry::default()
-                },
-            )
-        })
-        .collect();
+    let mut pods = BTreeMap::new();
+    for key in world.pods.keys() {
+        let entry = PodEntry {
+            declared: declared.remove(key).unwrap_or_default(),
+            ..PodEntry::default()
+        };
+        pods.insert(key.clone(), entry);
+    }
     endpoints::note_services(world, &endpoints, &mut pods);
     let pods: BTreeMap<ObjectKey, Arc<PodEntry>> = pods
         .into_iter()
