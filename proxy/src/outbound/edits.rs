@@ -31,7 +31,7 @@ use crate::http::headers::may_be_edited;
 use crate::http::received::host_of;
 use crate::outbound::route::Route;
 
-/// Why a call goes to no endpoint.
+/// Why a call goes to no endpoint: it failed, or a rule gives the response.
 #[derive(Debug)]
 pub(super) enum Unsent {
     Failed(Failure),
