@@ -1,4 +1,4 @@
-//! Whether a release is in force.
+//! Decides whether a CanaryRelease is in force: by its conditions, and by its Deployment.
 //!
 //! Compiling knows no Deployments: what is wrong with that is added to the conditions here. For
 //! `Ready` and `Stalled` a run is in progress, and a refused candidate has failed.

@@ -1,5 +1,5 @@
-//! One connection that calls: of the application to an address, of a client that came in at a listener
-//! of the own Gateway, or of another pod whose proxy has handed it over to that.
+//! `Connection`: one connection by which calls come: of the application to an address, of a client
+//! at a listener of the own Gateway, or of a peer proxy that hands a call over to this Gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
