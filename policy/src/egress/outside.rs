@@ -1,5 +1,5 @@
-//! Which IP addresses may belong to a server outside the mesh at all: none that is loopback,
-//! link-local or multicast, or hides such a one.
+//! Decides which IP addresses may belong to a server outside the mesh at all: none that is
+//! loopback, link-local or multicast, or hides such a one.
 
 use std::net::IpAddr;
 
