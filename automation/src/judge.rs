@@ -1,5 +1,6 @@
-//! Whether one group of calls is worse than another, at every look, with few false alarms however
-//! often is looked.
+//! Decides by statistics whether one group of calls is worse than another: a candidate's than the
+//! stable revision's, or harmed calls than others. It may be evaluated every second (each time is a
+//! look), and still raises few false alarms.
 //!
 //! Tests of the share of bad calls, by e-values (arXiv 2106.02693): four bets on how bad the
 //! candidate is are paid as if its share were the worst that is still allowed. Under any share that

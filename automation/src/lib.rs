@@ -1,5 +1,5 @@
-//! What releases and experiments decide by themselves: whether a candidate is worse than the stable
-//! revision, and what a run does next.
+//! The decisions of CanaryReleases and FaultExperiments: whether one group of calls is worse than
+//! another, and what a run does next.
 //!
 //! Everything here is a function of its arguments, as in `policy`: time, counts and what was seen
 //! of the cluster are handed in, so a test replays a day's release in a millisecond. The

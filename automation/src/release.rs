@@ -1,4 +1,4 @@
-//! What a release does next, from what is seen of the cluster and the state before.
+//! Decides what a CanaryRelease does next, from what is seen of the cluster and the state before.
 //!
 //! The state says what is decided, and everything else follows from it and from what is seen: which
 //! gates open, which pods belong to which set, what the weight in force is. So a controller that

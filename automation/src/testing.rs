@@ -1,4 +1,5 @@
-//! Chance for tests, the same in every run, and how many runs of a simulation there are.
+//! Randomness for tests of statistics, the same in every run, and how many runs of a simulation
+//! they need.
 
 /// A generator of the tests' own (splitmix64).
 #[derive(Debug)]

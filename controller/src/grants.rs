@@ -1,4 +1,4 @@
-//! Which runs of FaultExperiments may harm calls now.
+//! The grants in force on this replica: which runs of FaultExperiments may harm calls now.
 //!
 //! One task decides it from what this replica knows and sets it each second. The control streams
 //! send it to the proxies that hold a rule of such a run, with each setting: a proxy harms for three

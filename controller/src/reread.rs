@@ -1,5 +1,5 @@
-//! Says when each object of a set is read next, for objects that are read one by one because
-//! nothing gives the right to watch all of their kind.
+//! Schedules reads of single objects that cannot be watched, since nothing gives the right to watch
+//! all of their kind.
 //!
 //! The set follows what users name. An object is read at once when it is named, and then again and
 //! again. Namespaces take turns, and in each the one that waits longest comes first: who names

@@ -1,4 +1,4 @@
-//! The lines of docs/applications.md that messages of controller and commands link to.
+//! Links to single lines of docs/applications.md, for messages of the controller and the commands.
 //!
 //! A line of a table has no anchor by itself, so that page has an explicit one for each linked
 //! line, and for no other: a test in e2e/tests/walls compares the two.

@@ -1,4 +1,5 @@
-//! TLS of a listener: versions, and which of its certificates a client is shown.
+//! Builds the TLS configuration of a listener: the versions of TLS and HTTP, and which of its
+//! certificates a client is shown.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! One connection of a client: which listener it belongs to, TLS, and what it carries.
+//! Serves one connection of a client at a Gateway: finds its listener, by the server name where it is
+//! TLS, ends TLS where the listener says so, and hands requests or bytes to the crate `proxy`.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ use weft_proxy_net::sniff::{Sniffed, sniff_declared};
 
 use crate::certificates::HTTP2;
 use crate::entrance::Entrance;
-use crate::serving::{Begins, Place, Serving};
+use crate::serving::{Begins, ListenerKey, Serving};
 
 /// A client may say nothing for this long at the beginning, as browsers do that connect ahead.
 const SILENT_FOR: Duration = Duration::from_secs(60);
@@ -57,25 +58,25 @@ pub(crate) struct Client {
     pub(crate) permit: Arc<Permit>,
 }
 
-/// What requests are served with: where they came in, and for how long that is there.
+/// Serves the requests of one connection, for as long as its listener exists.
 struct Server<'a> {
     shared: &'a Shared,
     connection: ListenerConnection,
-    place: Place,
+    key: ListenerKey,
     permit: Arc<Permit>,
 }
 
 impl Shared {
-    /// The newest. A listener is looked for in one of them.
+    /// The newest listeners. A connection finds its listener in one version of them.
     fn now(&self) -> Arc<Serving> {
         Arc::clone(&self.serving.borrow())
     }
 
-    /// Returns when what a connection belongs to is no longer there.
-    fn gone(&self, place: Place) -> impl Future<Output = ()> + Send + use<> {
+    /// Returns when the listener that a connection belongs to is no longer served.
+    fn gone(&self, key: ListenerKey) -> impl Future<Output = ()> + Send + use<> {
         let mut serving = self.serving.subscribe();
         async move {
-            let _ = serving.wait_for(|now| !now.has(&place)).await;
+            let _ = serving.wait_for(|now| !now.has(&key)).await;
         }
     }
 
@@ -84,7 +85,8 @@ impl Shared {
         metrics.tls_failed(Direction::inbound, reason);
     }
 
-    /// A connection that came in at this listener, with this server name.
+    /// A connection that came in at this listener, with this server name. Its `enters` is the
+    /// entrance of each request: the crate `proxy` calls it before it looks for a route.
     fn connection(
         &self,
         listener: &Listener,
@@ -120,32 +122,37 @@ pub(crate) async fn serve(shared: &Shared, client: Client) {
     match begins {
         Begins::WithRequest => {
             let connection = shared.connection(listener, None, client.addr);
-            let place = Place::of_port(listener);
+            let key = ListenerKey::of_port(listener);
             drop(serving);
-            Box::pin(plaintext(shared, connection, place, client)).await;
+            Box::pin(plaintext(shared, connection, key, client)).await;
         }
         Begins::WithTls => {
             drop(serving);
             Box::pin(tls(shared, client)).await;
         }
-        Begins::Anyhow => {
+        Begins::WithAnything => {
             let connection = shared.connection(listener, None, client.addr);
-            let place = Place::of_port(listener);
+            let key = ListenerKey::of_port(listener);
             drop(serving);
             let stream = Prefixed::new(client.stream);
-            Box::pin(bytes(shared, connection, place, (stream, client.permit))).await;
+            Box::pin(bytes(shared, connection, key, (stream, client.permit))).await;
         }
     }
 }
 
 /// Serves requests in plaintext.
-async fn plaintext(shared: &Shared, connection: ListenerConnection, place: Place, client: Client) {
+async fn plaintext(
+    shared: &Shared,
+    connection: ListenerConnection,
+    key: ListenerKey,
+    client: Client,
+) {
     let permit = client.permit;
     let mut stream = Prefixed::new(client.stream);
     permit.silent();
     let looked = tokio::select! {
         looked = stream.look_at_head(SILENT_FOR, sniff_declared, &permit) => looked,
-        () = ends_unused(shared, place.clone()) => return,
+        () = ends_unused(shared, key.clone()) => return,
     };
     let Ok(sniffed) = looked else { return };
     let version = match sniffed {
@@ -167,7 +174,7 @@ async fn plaintext(shared: &Shared, connection: ListenerConnection, place: Place
     let server = Server {
         shared,
         connection,
-        place,
+        key,
         permit,
     };
     server.requests(stream, version).await;
@@ -193,11 +200,11 @@ async fn tls(shared: &Shared, client: Client) {
         return refuse(shared, &stream);
     };
     let connection = shared.connection(listener, server_name, client.addr);
-    let place = Place::of(listener);
+    let key = ListenerKey::of(listener);
     match listener.protocol {
         ListenerProtocol::Tls => {
             drop(serving);
-            bytes(shared, connection, place, (stream, client.permit)).await;
+            bytes(shared, connection, key, (stream, client.permit)).await;
         }
         ListenerProtocol::Https => {
             let Some(config) = serving.tls(listener) else {
@@ -207,7 +214,7 @@ async fn tls(shared: &Shared, client: Client) {
             let server = Server {
                 shared,
                 connection,
-                place,
+                key,
                 permit: client.permit,
             };
             server.decrypted(stream, config).await;
@@ -227,25 +234,25 @@ fn refuse(shared: &Shared, stream: &Prefixed<TcpStream>) {
 async fn bytes(
     shared: &Shared,
     connection: ListenerConnection,
-    place: Place,
+    key: ListenerKey,
     (stream, permit): (Prefixed<TcpStream>, Arc<Permit>),
 ) {
     permit.busy();
     tokio::select! {
         () = connection.relay(stream) => {}
-        () = shared.gone(place) => {}
+        () = shared.gone(key) => {}
     }
 }
 
 /// Returns when a connection has to end on which nothing was ever sent.
-async fn ends_unused(shared: &Shared, place: Place) {
+async fn ends_unused(shared: &Shared, key: ListenerKey) {
     let drained = async {
         shared.proxy.drain.time_to_go().await;
         // Its first request may be on the way, as that of any idle one.
         sleep(UNUSED_FOR).await;
     };
     tokio::select! {
-        () = shared.gone(place) => {}
+        () = shared.gone(key) => {}
         () = drained => {}
     }
 }
@@ -283,7 +290,7 @@ impl Server<'_> {
         let proxy = &self.shared.proxy;
         let connection = self.connection;
         connection.carries(version);
-        let (drain, gone) = (proxy.drain.clone(), self.shared.gone(self.place));
+        let (drain, gone) = (proxy.drain.clone(), self.shared.gone(self.key));
         let close = async move {
             tokio::select! {
                 () = drain.time_to_go() => {}

@@ -1,4 +1,4 @@
-//! What becomes of the head of each request that comes in.
+//! Edits the head of each request of a client, before a route is looked for.
 //!
 //! Its path has one reading from here on, which rules see and applications get: a proxy that sends
 //! another one on lets clients past its routes. And what its headers say of its client is what this
@@ -22,7 +22,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The requests of one connection.
+/// Where the requests of one connection came in, and how much of their headers is believed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entrance {
     /// The other end of it.

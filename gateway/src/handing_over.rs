@@ -1,5 +1,6 @@
-//! The port of the mesh, at which proxies hand over calls that are to leave by this Gateway. It is open
-//! whatever the listeners are.
+//! Accepts connections of proxies of the mesh, on port 15108, by which they hand over calls that are to
+//! leave the mesh by this Gateway (egress gateways). The port is open whatever the listeners are; the
+//! crate `proxy` serves the connections, in `outbound/handed_over.rs`.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};

@@ -5,8 +5,14 @@
 //! here lies before that: listeners that open and close as the configuration says, TLS with
 //! certificates of the cluster's users, and what makes a client's request one that may be passed on.
 //!
-//! `run` puts the parts together; `ports` accepts, `connection` serves one connection. What proxies hand
-//! over that is to leave the mesh comes in by `handing_over`.
+//! The way of a request: `ports` accepts the connection, `connection` finds its listener and ends TLS,
+//! `ListenerConnection::handle` of the crate `proxy` takes each request and runs
+//! `outbound/request.rs`, as for a request of an application. There `receive` calls back
+//! `entrance`, which edits the head, and `outbound/listener_route.rs` finds the route. Bytes go by
+//! `ListenerConnection::relay`.
+//!
+//! Calls that other proxies hand over, to leave the mesh by this Gateway, come in by `handing_over`.
+//! `run` puts the parts together; `serving` is what the listeners are now.
 
 #![cfg_attr(
     not(test),

@@ -1,4 +1,5 @@
-//! The ports of the pod: opened and closed as the configuration says, and what comes in at them.
+//! Opens and closes the ports of a Gateway's pod as the configuration says, and accepts connections
+//! of clients at them.
 
 use std::collections::HashMap;
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! A Gateway from its start to its end: when it is ready, and how it goes.
+//! Starts a Gateway's pod and ends it: when it is ready, and how its connections drain.
 //!
 //! Load balancers learn of its end later than it does. So it goes on accepting for a while, and
 //! announces to each client that its connection ends.

@@ -1,4 +1,5 @@
-//! What the pod serves as of now: what begins on each of its ports, and the TLS of its listeners.
+//! The listeners that a Gateway's pod serves now: what connections to each port begin with, and the
+//! TLS configuration of each listener.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -31,13 +32,14 @@ pub(crate) enum Begins {
     WithRequest,
     /// Its first message decides which listener it belongs to.
     WithTls,
-    /// With anything, of either side.
-    Anyhow,
+    /// With any bytes, which client or server may send first.
+    WithAnything,
 }
 
-/// Where an open connection belongs to.
+/// What an open connection depends on: one listener, or all listeners of a port that share it. The
+/// connection ends when that is no longer served.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ListenerKey {
     target_port: u16,
     protocol: ListenerProtocol,
     /// `None`: to all listeners of the port.
@@ -67,13 +69,13 @@ impl Begins {
         match protocol {
             ListenerProtocol::Http => Self::WithRequest,
             ListenerProtocol::Https | ListenerProtocol::Tls => Self::WithTls,
-            ListenerProtocol::Tcp => Self::Anyhow,
+            ListenerProtocol::Tcp => Self::WithAnything,
         }
     }
 }
 
-impl Place {
-    /// That of a connection of this listener.
+impl ListenerKey {
+    /// For a connection that belongs to this listener alone.
     pub(crate) fn of(listener: &Listener) -> Self {
         Self {
             listener: Some(Arc::clone(&listener.name)),
@@ -81,7 +83,8 @@ impl Place {
         }
     }
 
-    /// That of a connection of all listeners of the port that this one has.
+    /// For a connection that all listeners on the port of this one share, as plaintext HTTP is: each
+    /// request belongs to one by its host.
     pub(crate) const fn of_port(listener: &Listener) -> Self {
         Self {
             target_port: listener.target_port,
@@ -92,8 +95,8 @@ impl Place {
 }
 
 impl Serving {
-    /// By the configuration; what handshakes need is that of `before` where no certificate
-    /// changed, so that sessions can be resumed.
+    /// Made from the configuration. A listener whose certificates did not change keeps the TLS
+    /// configuration of `before`, so that clients can resume sessions.
     pub(crate) fn of(config: &GatewayConfig, before: &Self) -> Self {
         let mut next = Self {
             gateway: config.served.clone(),
@@ -126,7 +129,7 @@ impl Serving {
         gateway.map_or(&[], |served| &served.gateway.listeners)
     }
 
-    /// Of the pod.
+    /// The ports of the pod that listeners need.
     pub(crate) fn ports(&self) -> BTreeSet<u16> {
         self.listeners().iter().map(|one| one.target_port).collect()
     }
@@ -151,13 +154,13 @@ impl Serving {
     }
 
     /// Whether a connection that belongs here may go on.
-    pub(crate) fn has(&self, place: &Place) -> bool {
+    pub(crate) fn has(&self, key: &ListenerKey) -> bool {
         self.listeners().iter().any(|one| {
-            let named = place.listener.as_ref().is_none_or(|name| *name == one.name);
+            let named = key.listener.as_ref().is_none_or(|name| *name == one.name);
             let certified =
                 one.protocol != ListenerProtocol::Https || self.tls.contains_key(&one.name);
             let (port, protocol) = (one.target_port, one.protocol);
-            named && certified && (port, protocol) == (place.target_port, place.protocol)
+            named && certified && (port, protocol) == (key.target_port, key.protocol)
         })
     }
 

@@ -1,4 +1,4 @@
-//! What the environment says to the pod of a Gateway.
+//! Settings of a Gateway's pod, read from its environment.
 
 use runtime::env::{BadEnv, EnvReader};
 use weft_proxy::Settings;

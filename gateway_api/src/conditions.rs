@@ -1,4 +1,5 @@
-//! The words that a route's status consists of, and how it is written beside those of others.
+//! The types and reasons of conditions that Weft writes into the status of routes, and the names of
+//! its controllers there.
 
 mod merge;
 

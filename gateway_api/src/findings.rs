@@ -1,4 +1,5 @@
-//! What can be said of an object by itself, before it is applied: for files and dry runs.
+//! Findings about one object of the Gateway API by itself, before it is applied: for `weft
+//! validate` and for dry runs.
 //!
 //! The API server takes what its own schema allows, and no webhook of Weft judges these kinds. So
 //! what is reported here is not refused there: a rule that cannot be served whole is answered

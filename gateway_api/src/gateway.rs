@@ -1,4 +1,4 @@
-//! One Gateway by itself: what its author means, with every listener parsed.
+//! Parses one Gateway by itself, with every listener of it.
 //!
 //! A listener that cannot be served as it is written is [`broken`](Listener::broken), and the
 //! others hold. What would restrict a listener is never left out: options and client certificates

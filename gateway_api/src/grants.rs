@@ -1,4 +1,4 @@
-//! Which references to another namespace its owners permit: ReferenceGrants.
+//! ReferenceGrants: decides which references to objects of another namespace these permit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

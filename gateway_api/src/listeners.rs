@@ -1,4 +1,4 @@
-//! Which listeners of a Gateway can be served, and which routes attach to them.
+//! Decides which listeners of a Gateway can be served, and which routes attach to them.
 //!
 //! Two listeners that no connection could tell apart are both refused: none of them wins. A route
 //! attaches by its references and by what a listener allows, whatever becomes of that listener

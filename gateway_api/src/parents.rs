@@ -1,4 +1,4 @@
-//! The references of a route to what it routes for: its `parentRefs`.
+//! Parses the `parentRefs` of a route: the Services or Gateways whose calls it routes.
 
 use std::sync::Arc;
 

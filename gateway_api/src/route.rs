@@ -1,4 +1,4 @@
-//! One route by itself: what its author means, with everything in it parsed.
+//! Parses one HTTPRoute, GRPCRoute, TLSRoute or TCPRoute by itself: what its author means.
 //!
 //! A rule that cannot be served whole keeps its place and is answered with an error: what it was
 //! written for must not happen half, and other rules must not get its requests. Such a rule is

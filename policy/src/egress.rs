@@ -1,4 +1,5 @@
-//! What a pod may call outside the mesh, and as which object's call it counts.
+//! Decides which calls of a pod may leave the mesh, and by which ExternalService each is admitted
+//! and counted.
 //!
 //! A call is recognised by the address that was dialled, else by the host that a request names, or
 //! by the server name of the application's own TLS. Objects only add up: the most specific one

@@ -1,4 +1,5 @@
-//! What a Gateway serves: its listeners, and the routes of each by host.
+//! The listeners that a Gateway serves, and the routes of each by host: finds the listener of a
+//! connection, and the route of a request.
 //!
 //! A connection belongs to one listener: of those at its port the one whose hostname fits the name
 //! that the client gave most closely. A request belongs to one, too, and where the two differ it is

@@ -1,4 +1,5 @@
-//! `Origin`: the object that made a decision, as text.
+//! `Origin`: names the object (kind, namespace, name, rule) that made a decision, as text for
+//! headers, logs and reports.
 //!
 //! A proxy reports which rule decided without having to know its kind: a controller that is
 //! newer may know more kinds, and what they decide is expressed in the terms of this crate.

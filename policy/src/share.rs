@@ -1,5 +1,5 @@
-//! A share, and which of many it takes: new traces that are recorded, attempts that a
-//! FaultExperiment harms.
+//! `Share`: a part of many, in millionths, and which of many it selects: new traces that are
+//! recorded, attempts that a FaultExperiment harms.
 //!
 //! Claims: observe-93
 

@@ -1,4 +1,4 @@
-//! Draining and stopping of a proxy.
+//! Draining of a proxy when its pod is deleted (connections are closed gracefully), and its stop.
 //!
 //! Draining begins when the pod is deleted (the `preStop` hook requests it): inbound connections
 //! are closed gracefully while everything is still served. Stopping begins with SIGTERM, which a

@@ -1,4 +1,4 @@
-//! Finds out from hyper when a connection waits for the next head.
+//! Finds out from hyper when an HTTP/1.1 connection waits for the head of its next request.
 //!
 //! hyper does not report when a request's body has been read to its end. But it starts the timer of
 //! the head exactly when it begins to wait for one, and by then the remaining exchange before has

@@ -1,4 +1,4 @@
-//! Structured logs on standard error.
+//! Structured logs on standard error, and the log level that may be changed while the process runs.
 //!
 //! Standard output is left alone: access logs and commands own it.
 //!

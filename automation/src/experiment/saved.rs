@@ -1,5 +1,6 @@
-//! What of a run is in no other field of the status, as a text of at most 1 KiB: so a controller
-//! that takes over neither forgets nor counts twice.
+//! Writes the progress of an experiment's run as a text of at most 1 KiB for the status, and reads
+//! it: all that no other field of the status has. So a controller that takes over neither forgets
+//! nor counts twice.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Which calls are too slow: the threshold that a check counts by, and the calls beyond it, of
-//! which some have not ended yet.
+//! Counts the calls that are too slow for a check of latency, of which some have not ended yet, and
+//! chooses the threshold.
 //!
 //! A candidate that never answers ends no call. So a call that waits for longer than the threshold
 //! is slow already, and it is not counted again when it ends.

@@ -1,5 +1,5 @@
-//! The evidence of a run as a text of at most 1 KiB, so that a controller that takes over neither
-//! forgets nor counts twice.
+//! Writes the statistical evidence of a run as a text of at most 1 KiB for the release's status,
+//! and reads it: so a controller that takes over neither forgets nor counts twice.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,5 @@
-//! How a run outlives its Service or its Deployment for a short time.
+//! The grace period of a release's run: for a short time it goes on without its Service or its
+//! Deployment, which may have been deleted to be applied again.
 //!
 //! Tools delete an object and apply it again, and names are misspelt. Neither may let a refused
 //! revision through: gates stay as they are for [`GRACE`]. The time is part of the run's evidence,

@@ -1,4 +1,5 @@
-//! A run, look by look: what ends it, and how it goes on.
+//! One run of a CanaryRelease, look by look: whether it is rolled back, aborted or promoted, and
+//! which step it is in.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What a release sees of the cluster in one look, and what follows from it.
+//! `Seen`: what one look at the cluster shows of a CanaryRelease (revisions, pods, calls,
+//! commands), and which facts follow from it.
 
 use std::time::Duration;
 

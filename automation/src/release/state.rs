@@ -1,5 +1,5 @@
-//! What a release persists: the phase, the two revisions, the run with its evidence, and the last
-//! runs.
+//! The state that a CanaryRelease persists in its status: the phase, the two revisions, the run
+//! with its evidence, and the last runs.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! One look at a release while it is decided: what is seen, the state as it becomes, and what
-//! follows besides.
+//! `Turn`: the working state of one look at a CanaryRelease (a look comes once a second): what was
+//! seen of the cluster, the state as the decisions change it, and the Events and gates that follow.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! How a release writes times, shares and what happens.
+//! The texts that users read of a CanaryRelease, in its status and Events: times, shares, and the
+//! summary of what happens and what comes next.
 
 use std::time::Duration;
 

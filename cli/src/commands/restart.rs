@@ -1,4 +1,5 @@
-//! Names the workload of a pod as `kubectl rollout restart` does, for commands that are printed.
+//! Finds the name of a pod's workload as `kubectl rollout restart` takes it, for commands that
+//! `weft` prints.
 
 use crds::label_syntax::is_dns_subdomain;
 use crds::labels::POD_TEMPLATE_HASH;

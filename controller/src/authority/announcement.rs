@@ -1,4 +1,5 @@
-//! What proxies are sent of the authority: its roots, and what a rotation needs of them.
+//! Sends proxies what they need of the authority: the trusted roots, and what a rotation requires
+//! of proxies.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
-//! The issuers that the folder of this replica holds.
+//! With issuer source `files`: the issuers that this replica has read from its own folder, and
+//! which of them signs.
 //!
 //! Their keys stay in this process: no object of the cluster has them. One whose owner has put
 //! another in its place, below another root, is kept: it signs until that root is trusted.

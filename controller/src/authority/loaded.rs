@@ -1,4 +1,5 @@
-//! What a replica has taken into use of the authority's Secret.
+//! The content of the authority's Secret as this replica has parsed and loaded it: roots, issuer,
+//! state of the rotation.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -1,5 +1,6 @@
-//! What replicas report of the issuers that their own folders hold: by these the Lease holder knows
-//! all that signs, and which replica could not sign below a root.
+//! With issuer source `files`: the issuers that the folders of the other replicas hold, as these
+//! report. By them the Lease holder knows all that signs, and which replica could not sign below a
+//! root.
 
 use identity::verify::AuthorityId;
 use rustls::pki_types::CertificateDer;

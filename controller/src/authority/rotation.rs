@@ -1,4 +1,5 @@
-//! Sees how far a rotation of the root is, and makes the content of its next step.
+//! Collects what a rotation of the root is decided by, and makes the Secret's content of its next
+//! step.
 //!
 //! [`identity::rotation`] decides; nothing here does. Keys are made in the content that is written,
 //! so that a write which fails leaves none behind.

@@ -1,5 +1,5 @@
-//! The issuer that another tool keeps, such as cert-manager, in a Secret or in a folder: read, and
-//! judged.
+//! Reads and validates the issuer that another tool keeps, such as cert-manager, in a Secret
+//! (issuer source `secret`) or in a folder (`files`).
 //!
 //! A Secret is read often and by name, and never written. What is taken is copied into the
 //! authority's own Secret, key included: so all replicas read one thing, and a Secret that is

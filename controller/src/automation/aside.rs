@@ -1,4 +1,4 @@
-//! What becomes of a release that cannot be carried out, or is switched off.
+//! Sets a CanaryRelease aside that cannot be carried out, or is switched off.
 //!
 //! A run of it ends, and calls and gates are those of an ordinary rolling update; a refused
 //! revision serves, and that is said. It forgets which revision is stable: once it can be carried

@@ -1,4 +1,5 @@
-//! Calls of the API server that one look waits for.
+//! Calls of the API server with a short time limit, for the loops that look at releases and
+//! experiments every second.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The conditions of one release or experiment while it is looked at.
+//! Builds the conditions of one release or experiment: those of `status`, with what its run adds.
 //!
 //! `Accepted`, `ResolvedRefs` and `Programmed` come from compiling. What is found in a look is
 //! added, with `Ready` and `Stalled`, by which `kubectl wait`, Flux and Argo CD read any object.

@@ -1,4 +1,5 @@
-//! What releases are driven with, and what one look sees.
+//! The clients and state that the loop of CanaryReleases uses (`Releases`), and the newest Model
+//! with them for one look (`Around`).
 
 use std::time::Duration;
 

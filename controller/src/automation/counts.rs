@@ -1,4 +1,5 @@
-//! The calls of both revisions from look to look, from the sums of their pods' early reports.
+//! Counts the calls of the stable revision and of the candidate between two looks, from the sums of
+//! their pods' early reports.
 //!
 //! A look gets the difference to the look before. A pod that is seen for the first time counts
 //! nothing yet: what it counted before may have been judged already, by the holder of the Lease

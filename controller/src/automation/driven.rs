@@ -1,4 +1,5 @@
-//! One release from look to look.
+//! Drives one CanaryRelease: each second it sees the cluster, decides by the crate `automation`,
+//! writes the status and then acts.
 //!
 //! The state in memory is that of the status, and newer by the counts since the last write. A
 //! decision is written before it is acted on, against the version that it was made of. Where that

@@ -1,5 +1,5 @@
-//! What statuses of releases and of experiments have in common: how their fields are read and
-//! written, and the patch that changes one.
+//! Reads and writes the fields that the statuses of releases and experiments have in common, and
+//! makes the patch that changes one.
 
 use std::time::{Duration, SystemTime};
 

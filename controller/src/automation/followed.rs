@@ -1,4 +1,4 @@
-//! The FaultExperiments as the API server has them, on every replica.
+//! Follows all FaultExperiments by a watch, on every replica.
 //!
 //! Beside the World, which has no counts, for two reasons: the driver of experiments reads their
 //! statuses and commands, and a replica that grants a run must see that it is driven. The holder of

@@ -1,4 +1,5 @@
-//! What a look at a release comes to, and what is reported of it once the status has it.
+//! `Plan`: the result of one look at a CanaryRelease, and the Events and metrics that follow once
+//! the status is written.
 
 use automation::release::{Ended, Event, EventKind, State};
 use crds::weft::{CanaryReleaseStatus, ReleaseResult};

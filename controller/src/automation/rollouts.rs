@@ -1,5 +1,5 @@
-//! What Kubernetes knows of a Deployment's rollout: its strategy, and the revisions that its
-//! ReplicaSets stand for.
+//! Reads the rollout of a Deployment: its strategy, and the revisions that its ReplicaSets stand
+//! for.
 //!
 //! Read, not watched: only Deployments of releases matter, and a watch of all ReplicaSets would
 //! hold every template of the cluster. A new pod, or one that goes, is a reason to read; else it is

@@ -1,5 +1,5 @@
-//! What a release sees of the cluster: the pods of its Deployment, what they count, and whether
-//! proxies have the weight that was written last.
+//! Collects what a CanaryRelease is decided by: the pods of its Deployment, what they count, and
+//! whether proxies have the weight that was written last.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

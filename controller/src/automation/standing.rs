@@ -1,7 +1,7 @@
-//! Whether a release is in force.
+//! Decides whether a CanaryRelease is in force: by its conditions, and by its Deployment.
 //!
-//! Compiling knows no Deployments: what is wrong with that is added to the conditions here. For
-//! `Ready` and `Stalled` a run is in progress, and a refused candidate has failed.
+//! The Model knows no Deployments, so what is wrong with one is added to the conditions here. The
+//! conditions `Ready` and `Stalled` show a run as progress, and a refused candidate as a failure.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A release's state as its status has it.
+//! Reads the state of a CanaryRelease from its status, and writes it there.
 //!
 //! The status is all that the next holder of the Lease goes on from. What cannot be read in it
 //! begins anew: only this controller may write it, so that is a status of a later version, or one

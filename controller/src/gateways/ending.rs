@@ -1,4 +1,4 @@
-//! Which certificates of a Gateway end soon.
+//! Finds the certificates of a Gateway's listeners that end within two weeks.
 
 use std::collections::BTreeSet;
 

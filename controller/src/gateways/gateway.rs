@@ -1,4 +1,4 @@
-//! Looks at one Gateway: makes its objects, and writes how it is.
+//! Reconciles one Gateway: makes its Deployment, Service and ServiceAccount, and writes its status.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

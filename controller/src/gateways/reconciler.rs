@@ -1,5 +1,5 @@
-//! Goes from one Gateway to the next, and to their classes: each is looked at when what is said of
-//! it changes, and again after a while.
+//! The loop over all Gateways and GatewayClasses: each is reconciled when it or what the Model has
+//! of it changes, and again after a while.
 //!
 //! May run twice, late, or be cancelled between any two lines: what is done is computed from what
 //! is there now.

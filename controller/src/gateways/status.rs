@@ -1,4 +1,5 @@
-//! What is written into the status of a Gateway and of its class, beside what others write there.
+//! Builds the status of a Gateway and of its class: the entries of Weft, beside those of other
+//! controllers.
 //!
 //! Conditions are found by their type: ours are replaced, those of others stay. Each of ours has
 //! the generation that was looked at, also where nothing else has changed, because clients wait for

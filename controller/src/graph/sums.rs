@@ -1,4 +1,5 @@
-//! Counts of one edge, as one side reported them for a range of time.
+//! The counts of one edge of the service graph, as one side reported them for a range of time, and
+//! how they add up.
 
 use std::sync::{Arc, LazyLock};
 

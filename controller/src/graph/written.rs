@@ -1,4 +1,5 @@
-//! Writes a graph as JSON, and keeps what a streaming client was already sent of it.
+//! Writes the service graph as JSON, and tracks which part of it a streaming client was already
+//! sent.
 //!
 //! Claims: observe-2
 

@@ -1,4 +1,5 @@
-//! What the holder of the Lease counts of releases.
+//! Metrics of the Lease holder about releases: how runs ended, and which writes the API server
+//! refused.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -1,4 +1,4 @@
-//! When the certificates end that Gateways serve.
+//! The metric that shows when the certificates of Gateways' listeners end.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;

@@ -1,4 +1,4 @@
-//! How requests for certificates ended.
+//! Metrics of requests for certificates, by how each ended.
 
 use std::sync::atomic::AtomicU64;
 

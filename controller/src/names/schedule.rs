@@ -1,4 +1,5 @@
-//! Decides when a host is looked up, and what an answer changes.
+//! Decides when the addresses of a host are looked up, and which of them count after an answer of
+//! DNS.
 //!
 //! A host is looked up again when its answer is too old to use: after the time that DNS gives it,
 //! within 5 seconds and 5 minutes. An answer without an address is an answer: the host leads

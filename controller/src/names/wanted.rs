@@ -1,5 +1,5 @@
-//! Collects which hosts have to be resolved: those that objects name, and those that proxies have
-//! subscribed to and a wildcard covers that admits them.
+//! Collects the hosts that have to be resolved: those that ExternalServices name, and those that
+//! proxies have subscribed to and a wildcard of an ExternalService covers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The UDP that one TrafficTarget allows.
+//! The UDP ports and callers that one TrafficTarget allows.
 //!
 //! Whatever is unclear allows less, as for TCP: a reference to nothing allows nothing, and a
 //! target that is wrong still closes the account that it names.

@@ -1,4 +1,5 @@
-//! The owners of pods that have ended, as replicas send them to each other.
+//! The owners of pods that have ended, which replicas send each other so that counts of such pods
+//! find their workload.
 //!
 //! A replica that starts lists the running pods, and then receives the counts of the last minutes:
 //! also of and by pods that it never saw. The other replicas know the owners of those, and send

@@ -1,5 +1,5 @@
-//! What a proxy reports of itself on its stream, such as version and clock, truncated to a bounded
-//! size. When its clock is wrong, its reports are dated by ours.
+//! The facts that a proxy reports of itself on its stream, such as version and clock, truncated to
+//! a bounded size. When its clock is wrong, its reports are dated by ours.
 //!
 //! Claims: observe-103
 

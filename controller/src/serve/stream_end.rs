@@ -1,4 +1,4 @@
-//! Why a stream ends without the proxy's doing.
+//! The reasons why the controller ends the control stream of a proxy.
 //!
 //! One of these reasons is that the certificate by which it was opened is revoked. Its proxy is
 //! first sent what is revoked, so that it reports why, and requests another certificate where that

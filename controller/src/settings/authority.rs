@@ -1,4 +1,5 @@
-//! Where the certificate authority's root comes from, how long it lasts, and how long kubelets take.
+//! Settings of the certificate authority: where its root comes from, how long it lasts, and how
+//! long kubelets take to show a changed trust bundle.
 
 use std::path::PathBuf;
 use std::time::Duration;

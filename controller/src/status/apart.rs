@@ -1,4 +1,5 @@
-//! The three conditions of an object whose status another part writes, with fields of its own.
+//! Computes the three conditions of releases and experiments, whose whole status another part
+//! writes.
 //!
 //! One writer for each status: `automation` writes those of releases and experiments whole, and
 //! takes these conditions from here. They change as those of other objects do: counts alone at

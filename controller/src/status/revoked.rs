@@ -1,5 +1,5 @@
-//! What only Revocations have: the pods that their subjects mean, in their status, and the Event and
-//! the line of the log once every proxy refuses them.
+//! The parts of the status that only Revocations have: the pods that their subjects mean, and the
+//! Event and the log line once every proxy refuses them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;

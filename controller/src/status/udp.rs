@@ -1,4 +1,5 @@
-//! The part of an object's status that concerns UDP.
+//! Computes what the status of a TrafficTarget or UDPRoute reports of UDP, which NetworkPolicies
+//! enforce.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

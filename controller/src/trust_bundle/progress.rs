@@ -1,4 +1,5 @@
-//! How far the copies of the trust bundle are: a root may sign once all namespaces have it.
+//! Tracks how far the copies of the trust bundle are: a new root may sign once all namespaces have
+//! it.
 
 use std::sync::Arc;
 

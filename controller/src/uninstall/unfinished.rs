@@ -1,4 +1,4 @@
-//! Reports what an uninstall removed from a mesh whose chart is still installed.
+//! Reports that an uninstall has removed parts of the mesh although its chart is still installed.
 //!
 //! The Job does its work before anything of the chart is deleted, and helm may have timed out by
 //! then. The reconciler of trust bundles removes their marks. APIServices and versions of SMI

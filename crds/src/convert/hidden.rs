@@ -1,4 +1,4 @@
-//! The parts of a stored object that an older version cannot show, kept in an annotation.
+//! Keeps the parts of a stored object that an older version cannot show, in an annotation.
 //!
 //! As long as the visible part is unchanged, they return to exactly their place. After an edit
 //! through the old version they follow the items that they belong to, by name: dropping them would

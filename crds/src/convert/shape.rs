@@ -1,4 +1,4 @@
-//! Maps a kind between versions field by field, without any annotation.
+//! Maps an SMI object between versions field by field, without any annotation.
 //!
 //! From an older version into storage nothing is ever dropped. From storage into an
 //! older version, parts that it has no field for come back as fragments.

@@ -1,4 +1,4 @@
-//! The settings with which a pod is injected: the installation's, its namespace's, those of
+//! Merges the settings with which a pod is injected: those of the chart, of its namespace, of its
 //! annotations, and the token of its lifecycle hooks.
 
 use std::collections::BTreeMap;

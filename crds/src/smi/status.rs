@@ -1,4 +1,4 @@
-//! The status that Weft writes into every policy object.
+//! The status that Weft writes into every policy object: its conditions.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, SchemaGenerator, json_schema};

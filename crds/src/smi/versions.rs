@@ -1,4 +1,4 @@
-//! The differences between the schema of each older version and that of the storage version.
+//! Derives the schema of each older SMI version from that of the storage version.
 //!
 //! A field that a version does not have yet but that makes a rule narrower is refused
 //! instead of silently removed: without it the object would allow more than its author

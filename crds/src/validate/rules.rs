@@ -1,5 +1,5 @@
-//! The rules between fields, and list keys, that the schemas have: the validation refuses what the
-//! API server refuses by one.
+//! Tests that validation refuses what the API server refuses by the rules of a schema: rules
+//! between fields, and keys of lists.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Reads annotation `weft.dev/faults`: whether experiments may harm the calls of a namespace.
+//! Parses annotation `weft.dev/faults`: whether experiments may harm the calls of a namespace, and
+//! which share of them.
 //!
 //! Nothing is allowed by default, and what cannot be read allows nothing: putting calls at risk
 //! takes the right to write the Namespace.

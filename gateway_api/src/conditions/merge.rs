@@ -1,4 +1,5 @@
-//! Puts what Weft reports of a route beside what others report of it.
+//! Merges Weft's entries into the list `status.parents` of a route, beside the entries of other
+//! controllers.
 //!
 //! Several controllers write the list `status.parents`, and the API server replaces it as a whole.
 //! So the list that is there is the start: entries of others stay as they are and where they are,

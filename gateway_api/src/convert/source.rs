@@ -1,4 +1,4 @@
-//! A TrafficSplit beside the objects that it names, and what is asked of them.
+//! The input of a conversion: a TrafficSplit, and the Services and HTTPRouteGroups that it names.
 
 use crds::smi::{
     HTTPRouteGroup, TrafficSplit,

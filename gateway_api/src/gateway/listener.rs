@@ -1,4 +1,5 @@
-//! One listener of a Gateway: what it serves, and which routes may attach.
+//! Parses one listener of a Gateway: its port, protocol, hostname and certificates, and which
+//! routes may attach.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The matches of a rule, and how specific each of them is.
+//! Parses the matches of a rule, and computes how specific each of them is.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! What a path may consist of that a route compares with, or puts in the place of another one.
+//! Validates the paths in a route: those that requests are compared with, and those that replace
+//! them.
 
 /// Characters besides letters, digits and escapes such as `%20`.
 const PLAIN: &[u8] = b"-/._~!$&'()*+,;=:@";

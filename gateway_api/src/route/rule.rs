@@ -1,4 +1,4 @@
-//! One rule of a route: which requests, and what becomes of them.
+//! Parses one rule of a route: which requests it is for, and what is done with them.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

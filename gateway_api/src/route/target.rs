@@ -1,4 +1,4 @@
-//! A reference to a Service that gets requests, or copies of them.
+//! Parses a reference to a Service, as a backend or as the receiver of mirrored requests.
 
 use std::sync::Arc;
 

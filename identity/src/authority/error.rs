@@ -1,4 +1,4 @@
-//! Why an authority is not usable, and why it issues nothing.
+//! Errors of the certificate authority: why it is not usable, and why it issues no certificate.
 
 use crate::request::{BadRequest, KeyError, RequestError};
 use crate::verify::IdentityError;

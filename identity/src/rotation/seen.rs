@@ -1,4 +1,4 @@
-//! What a rotation is decided by: the wishes of people and of the source of the root, and how far
+//! The input of a decision about rotation: what users and the source of the root want, and how far
 //! replicas, trust bundles and proxies are.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a rotation remembers, as it is stored beside the keys in Secret `weft-ca`.
+//! The persisted state of a rotation, which is stored beside the keys in Secret `weft-ca`.
 //!
 //! Times are whole seconds, so that a state is equal to itself after it was stored. An older
 //! controller keeps the text and reads none of it; fields that a later one adds are optional.

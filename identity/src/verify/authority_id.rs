@@ -1,4 +1,4 @@
-//! Which authority signed a certificate, in sixteen bytes.
+//! `AuthorityId`: identifies the authority that signed a certificate, by a hash of sixteen bytes.
 //!
 //! The hash is of the signer's name and key, and of nothing else in its certificate: a verifier
 //! finds the signer of a leaf by exactly these two. A hash of the whole certificate would not do.

@@ -1,4 +1,4 @@
-//! What is revoked, as handshakes see it.
+//! The revocations in force, as every verifier of handshakes looks them up.
 //!
 //! It stands beside the roots: every verifier has these, so no handshake can miss what is revoked.
 //! While nothing is, a handshake costs one look.

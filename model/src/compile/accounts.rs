@@ -1,4 +1,4 @@
-//! Finds service accounts that objects name and that do not exist.
+//! Reports service accounts that objects name and that do not exist.
 //!
 //! No caller has a missing account and no pod runs as one, so a misspelt name looks like a right
 //! one until a call is refused or passes.

@@ -1,4 +1,4 @@
-//! The pods that IdentityBindings select by labels.
+//! Finds the pods that IdentityBindings select by labels.
 //!
 //! Computed while targets are compiled, and not kept: the source of a target names the workloads
 //! that it is about. A bit for each pod of the namespace, because as many bindings as a namespace

@@ -1,5 +1,5 @@
-//! Reports what a release's pods and the policies of its Service mean for it, adds the copies of
-//! its mirror steps, and collects the Services whose pods report each second.
+//! Reports what is wrong with a release's pods or with the policies of its Service, adds the copies
+//! of its mirror steps, and collects the Services whose pods send early reports.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Merges equal explanation lines of endpoints, and names the endpoints where a line is not true
-//! of all.
+//! Merges explanation lines that are equal for several endpoints, and names the endpoints where a
+//! line is not true of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 

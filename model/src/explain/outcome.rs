@@ -1,4 +1,5 @@
-//! The result for one kind of caller's calls to one backend, and for several of them together.
+//! The query of an explanation with its objects found, and the results: by kind of caller and by
+//! backend, and for all of them together.
 
 use crds::observe::{ExplanationSpec, ExplanationVerdict, Step};
 use policy::reason::Reason;

@@ -1,4 +1,5 @@
-//! What is called outside the mesh, and what distinguishes its callers.
+//! The called host or address outside the mesh in an explanation, and what distinguishes callers of
+//! it.
 
 use std::net::IpAddr;
 

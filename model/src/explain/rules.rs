@@ -1,5 +1,5 @@
-//! Describes tables of routes for users: which rule decides about a call, which ones before it do
-//! not fit, and the whole table of a Service.
+//! Describes routing tables for users: which rule decides about a call, which ones before it do not
+//! fit, and the whole table of a Service.
 
 use crds::observe::{EarlierRule, ExplainedRule, RouteRules, RuleBackend, TableRule};
 use http::StatusCode;

@@ -1,4 +1,4 @@
-//! The pods and callers that each object concerns, computed at the first query.
+//! Indexes the pods and callers that each object concerns, computed at the first query.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

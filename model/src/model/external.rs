@@ -1,5 +1,5 @@
-//! What each pod may call outside the mesh by ExternalServices, and what of the resolved addresses
-//! stands outside it.
+//! The egress configuration of each pod: the ExternalServices that admit it, and which of the
+//! resolved addresses lie outside the mesh.
 //!
 //! Compiled without addresses: those of hosts change by themselves, and pods, Services and nodes
 //! come and go at addresses. What is outside is read from the World when a proxy is served, so an

@@ -1,4 +1,5 @@
-//! ExternalServices in force: which pods each admits, and which Services stand for one.
+//! The ExternalServices in force: which pods each admits, and which Services stand for the host of
+//! one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

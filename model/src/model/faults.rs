@@ -1,5 +1,5 @@
-//! FaultExperiments whose runs have rules: which those are, what names a run, and what a namespace
-//! allows.
+//! The FaultExperiments of which proxies have rules: the target and the seed of each run, and what
+//! the annotation of a namespace allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Which pods a Gateway has, and what each of them is sent.
+//! The pods of a Gateway, and what each of them is sent.
 //!
 //! A Gateway's pods are clients of the mesh: they have an identity, and what they call is a Service
 //! with its splits, as for any other client. Routes of that Service are not looked at.

@@ -1,4 +1,4 @@
-//! What Gateways serve, as their pods are sent it.
+//! The compiled Gateways: what each serves, in the form that its pods are sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,5 @@
-//! The sets of endpoints between which releases share the calls of a Service.
+//! The sets `stable` and `candidate` of a Service's endpoints, between which a release shares its
+//! calls out.
 //!
 //! A set is a backend with a name of its own (`web@candidate`) and the facts of its Service. It is
 //! part of that Service's entry, so a Service and its sets change together, and nothing that lists

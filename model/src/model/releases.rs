@@ -1,5 +1,5 @@
-//! What releases decide beside routes: how much their candidates get, and the Services whose pods
-//! report each second.
+//! What releases and experiments decide beside routes: the share that a candidate may get, the
+//! Services whose pods send early reports, and what is reported of a release's pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

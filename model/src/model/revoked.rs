@@ -1,5 +1,5 @@
-//! What all Revocations come to: whose certificates are refused, which pods serve no calls any more,
-//! and the resource that every proxy gets.
+//! All Revocations together: whose certificates are refused, which pods serve no calls any more,
+//! and the resource that every proxy gets of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,5 @@
-//! Where calls to each Service port go, in types of `policy`: by routes, or else by splits.
+//! Builds the table of routes of each Service port, in types of `policy`: from routes of the
+//! Gateway API, or else from splits.
 //!
 //! A split in force is kept by Service. Only this file derives its meaning for one port: for the
 //! resources of proxies, for explanations, and for dry runs, so that these do not differ. What

@@ -1,4 +1,4 @@
-//! Resolves what a proxy logs and records, from pod, namespace and chart.
+//! Resolves the log level, access log and tracing of a pod's proxy, from pod, namespace and chart.
 //!
 //! A value that cannot be read counts as absent: what a proxy does not log or record harms no user,
 //! and the Event names the value.

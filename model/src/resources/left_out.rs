@@ -1,4 +1,5 @@
-//! Objects that a proxy needs and is not sent completely, because its version could not use them.
+//! Tracks the objects that a proxy needs and is not sent completely, because its version could not
+//! use them.
 
 use policy::{name::ObjectRef, traffic::part::Parts};
 

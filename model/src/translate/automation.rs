@@ -1,4 +1,5 @@
-//! Translates CanaryReleases and FaultExperiments: the spec, and of the status what orders.
+//! Translates CanaryReleases and FaultExperiments into facts: the spec, and of the status the state
+//! of the run, which proxies carry out.
 //!
 //! Only the controller that leads may write these statuses. What cannot be read in one orders
 //! nothing.

@@ -1,4 +1,5 @@
-//! Reads the metadata that all objects have, and the reasons why an object gives no fact.
+//! Reads the metadata that objects of all kinds have, and names the reasons why an object gives no
+//! fact to the World: it cannot be read, or does not concern the mesh.
 
 use std::sync::Arc;
 

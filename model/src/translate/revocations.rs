@@ -1,4 +1,5 @@
-//! Translates Revocations: the spec, and of the status which pods its subjects have meant.
+//! Translates Revocations into facts: the spec, and of the status the pods that its subjects have
+//! meant.
 //!
 //! Only the controller that leads may write the status. What cannot be read in it is left out: the
 //! pods that are there now are found again.

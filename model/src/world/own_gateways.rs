@@ -1,4 +1,4 @@
-//! Which Gateways are Weft's, and which Secrets they may name for their listeners.
+//! Finds the Gateways that Weft serves, and the Secrets that they may name for their listeners.
 
 use std::collections::BTreeSet;
 

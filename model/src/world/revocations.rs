@@ -1,4 +1,4 @@
-//! Facts of Revocations, as their spec says.
+//! Facts of Revocations, from their spec and status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Which Services stand for a host outside the mesh, and which ConfigMaps ExternalServices need.
+//! Finds the Services that stand for a host outside the mesh, and the ConfigMaps that
+//! ExternalServices name.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Which of a caller's calls are allowed when only their two ends are known, and what a change of
-//! the rules means for them.
+//! Access without a request: which calls of a caller to a port are allowed when only the two ends
+//! are known, and what a change of the rules means for them. For dry runs on recorded calls.
 //!
 //! The service graph has edges without their requests. Where rules look at requests, whether one is
 //! allowed depends on the request, and that is reported rather than guessed.

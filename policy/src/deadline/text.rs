@@ -1,6 +1,6 @@
-//! Times in headers: `grpc-timeout` as gRPC has it, `weft-timeout` and `weft-rest` in
-//! milliseconds. Written without allocation; what cannot be read is counted and ignored,
-//! because a wrong guess would end calls for which a caller waits.
+//! Parses and writes times in headers: `grpc-timeout` as gRPC has it, `weft-timeout` and
+//! `weft-rest` in milliseconds. Written without allocation; what cannot be read is counted and
+//! ignored, because a wrong guess would end calls for which a caller waits.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What a Gateway lets out of the mesh: calls that proxies hand over to it, each as one of an object
-//! that names the Gateway.
+//! Decides which calls an egress Gateway lets out of the mesh. The callers' proxies hand them over
+//! to it, each for one ExternalService that names the Gateway.
 //!
 //! The caller's proxy says for which object and to which host or address a call is. None of that is
 //! believed: the Gateway has the object itself, with the accounts that it admits, and the caller has

@@ -1,4 +1,5 @@
-//! A call that a proxy hands over to a Gateway, and whose calls a Gateway lets out.
+//! A call that a proxy hands over to an egress Gateway, and the callers whose calls a Gateway lets
+//! out.
 
 use std::fmt;
 use std::net::IpAddr;

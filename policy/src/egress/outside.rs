@@ -1,4 +1,5 @@
-//! Which addresses may stand outside the mesh at all.
+//! Decides which IP addresses may belong to a server outside the mesh at all: none that is
+//! loopback, link-local or multicast, or hides such a one.
 
 use std::net::IpAddr;
 

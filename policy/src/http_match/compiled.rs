@@ -1,4 +1,5 @@
-//! What a match is while it runs: its expressions compiled, its names read.
+//! A match of HTTP requests in its compiled form, which requests are compared with: expressions
+//! compiled, names parsed.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! What a match describes, in the words of its author, and what it looks at in a request.
+//! A match of HTTP requests as its author wrote it (path, methods, headers, query), and the facts
+//! of a request that it is compared with.
 
 use http::header::HeaderMap;
 use http::method::Method;

@@ -1,4 +1,4 @@
-//! Parameters of a query, as forms of browsers write them.
+//! Parses the parameters of a URL's query, as forms of browsers write them.
 
 use std::borrow::Cow;
 

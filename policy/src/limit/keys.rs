@@ -1,4 +1,5 @@
-//! Which keys of a limit have a bucket, and which bucket is dropped when there is no room.
+//! Bounds the keys of a rate limit that have a bucket, and chooses the bucket that is dropped when
+//! there is no room.
 //!
 //! Callers choose the values of headers, so a caller that makes up many keys must gain nothing and
 //! take nothing from others.

@@ -1,5 +1,5 @@
-//! What a rule does to the calls that it decides about: edits of headers, host and path, redirects,
-//! mirrors, time limits and retries.
+//! The actions of a route's rule on its calls: edits of headers, host and path, redirects, mirrors,
+//! time limits and retries.
 //!
 //! A rule's edits come first, then those of the backend that was chosen; of responses the other
 //! way round. Nothing here looks at a match: rules decide about a request as it came.

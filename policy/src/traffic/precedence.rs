@@ -1,4 +1,5 @@
-//! Which policy decides about calls to a Service port, section by section, and which ones lost.
+//! Decides which TrafficPolicy applies to calls to a Service port, section by section, and names
+//! the policies that lost.
 //!
 //! `enforce` comes first, then the closest target, the narrowest, the oldest, the name. A section
 //! is taken as a whole: two half sections of two authors would be a third without an author. Rate

@@ -1,5 +1,5 @@
-//! Which winning sections are sent to callers' proxies and which to the pods' own, and the parts
-//! that a proxy must carry out for them.
+//! Divides the winning sections of TrafficPolicies into those for callers' proxies and those for
+//! the pods' own, and names the features that a proxy must support for them.
 //!
 //! A proxy is sent all of its side or, if it is older than policies, nothing. It ignores a part
 //! that it does not carry out, as `wire` skips unknown fields; the object's status names that part.

@@ -1,5 +1,5 @@
-//! A byte stream between two proxies: the two directions of one HTTP/2 stream. Bytes pass without
-//! another copy.
+//! `ByteStream`: a tunnel between two proxies, made of the two directions of one HTTP/2 stream.
+//! Bytes pass without another copy.
 
 use std::io;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
-//! The body of a response that ends with its request: at its deadline, after silence, or when its
-//! client has left. And the bytes before a break, until the client has taken them
-//! ([`Undelivered`]).
+//! `EndingBody`: the body of a response that this proxy ends before its end: at the request's
+//! deadline, after silence, or when the client has left. And the bytes before a break, until the
+//! client has taken them ([`Undelivered`]).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,5 +1,5 @@
-//! The head of a message: its maximum size, its numeric values, and what taps and logs report of
-//! it.
+//! The head of a message (start line and headers): its maximum size, the parsing of numeric
+//! headers, and what taps and logs report of it.
 //!
 //! Claims: observe-98
 

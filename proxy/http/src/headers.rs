@@ -1,4 +1,5 @@
-//! Which headers the proxy passes on, which it removes, and which are the mesh's own.
+//! Decides which headers the proxy passes on and which it removes: hop-by-hop headers, and the
+//! mesh's own.
 //!
 //! Claims: attack-16, attack-5, attack-82
 

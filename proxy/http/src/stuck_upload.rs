@@ -1,4 +1,5 @@
-//! Drops the rest of an upload when its response is complete and nothing of the upload moves.
+//! Drops the rest of a request's body when the response is complete and nothing of the body moves
+//! any more.
 //!
 //! A server may answer before it has the body of a request, and read on or not. A rest that is
 //! still read goes on. But a server that neither reads on nor closes would keep the sender for as

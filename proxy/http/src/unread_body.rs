@@ -1,4 +1,4 @@
-//! Handles what is left of a request's body when its response is there.
+//! Handles the rest of a request's body that the server did not read before it responded.
 //!
 //! hyper ends a connection of HTTP/1.1 where the rest of a body is not read, and no response
 //! announces that: the next request on it would be lost. A server that answers before it has read

@@ -73,7 +73,8 @@ impl Upload {
         self.0.flows.store(Some(Arc::clone(flows)));
     }
 
-    /// The failure as it is to be counted and answered.
+    /// The failure as it is counted and answered: the caller's where the body that it sent broke off
+    /// or may not be sent, else the one given.
     pub fn blame(&self, failure: Failure) -> Failure {
         if self.0.forbidden.load(Relaxed) {
             let detail = "since this request began its workload receives nothing but copies of \

@@ -1,5 +1,5 @@
-//! Connections whose close can be made a reset, so that the peer does not take it for the end of
-//! what was sent.
+//! `Abort`: closes a connection by a reset, so that the peer does not take the close for the end of
+//! what was sent; and the trait of connections that can do so.
 
 use std::io;
 use std::sync::Arc;

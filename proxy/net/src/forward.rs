@@ -1,4 +1,5 @@
-//! Macros by which a wrapper around a connection forwards the methods that it does not change.
+//! Macros for wrappers of a connection: they forward those methods of `AsyncRead`, `AsyncWrite` and
+//! `ChunkIo` that a wrapper does not change.
 //!
 //! A wrapper changes one half of a connection or only its end. Macros and no trait: the standard
 //! traits are foreign, so no implementation of them for all wrappers is allowed.

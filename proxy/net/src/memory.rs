@@ -1,4 +1,5 @@
-//! The memory of the process: how much is in use, and what begins at which part of it.
+//! The memory of the process: how much is in use, and the watermarks from which on requests wait,
+//! reads pause and connections are closed.
 //!
 //! What the program holds is read each time. What no such reading shows is added: what the kernel
 //! holds for sockets, and what heads that have come will cost.

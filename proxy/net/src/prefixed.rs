@@ -1,4 +1,5 @@
-//! A stream with bytes that were read ahead to detect its protocol.
+//! `Prefixed`: a connection of which the first bytes were read ahead, to detect its protocol, and
+//! are read again.
 
 use std::future::poll_fn;
 use std::io;

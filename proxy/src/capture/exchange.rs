@@ -1,4 +1,5 @@
-//! What a pod and the agent of its node say to each other: one line of JSON each.
+//! The messages between a pod and the agent of its node, by which the pod requests redirection
+//! rules: one line of JSON each.
 //!
 //! The pod listens and the agent connects, at an abstract socket that the pod's network namespace
 //! alone has. So nothing listens on a node, and no egress policy is in the way.

@@ -1,4 +1,5 @@
-//! Settings of the init container: which processes and ports it exempts from redirection.
+//! Parses the arguments of `weft-proxy capture`: which processes, ports and networks are exempt
+//! from redirection, and whether rules are written, checked, or awaited from the node.
 
 use std::net::{IpAddr, SocketAddr};
 

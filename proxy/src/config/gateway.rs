@@ -1,5 +1,5 @@
-//! What the own Gateway serves, in the proxy of one of its pods: listeners with their routes, and the
-//! certificates of listeners.
+//! The configuration of the own Gateway, in the proxy of one of its pods: listeners with their
+//! routes, and the certificates of listeners.
 //!
 //! Private keys lie in here, in the form in which handshakes use them, and nowhere else in the
 //! proxy. Nothing prints them.

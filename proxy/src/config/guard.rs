@@ -1,4 +1,5 @@
-//! The TrafficPolicies for requests to the own pod, and the state of their rate limits.
+//! The TrafficPolicies that this proxy enforces for requests to its own pod, and the state of their
+//! rate limits.
 //!
 //! A new configuration keeps the buckets of the former one, limit by limit, so that a change
 //! elsewhere in a policy fills none of them.

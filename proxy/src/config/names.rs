@@ -1,4 +1,5 @@
-//! The names outside the mesh whose addresses the proxy queries.
+//! Tracks the hosts outside the mesh whose addresses this proxy requests from the controller, which
+//! resolves them.
 //!
 //! Controllers resolve the hosts that objects name. What a wildcard covers they learn by its first
 //! call, which waits a moment for the addresses, as the first call to an address does.

@@ -1,4 +1,4 @@
-//! The certificate and the roots of the own pod, which handshakes use.
+//! The certificate of the own pod and the trusted roots, as handshakes use them.
 //!
 //! The snapshot decides about connections that stand, and handshakes look for themselves. Here both
 //! get the same.

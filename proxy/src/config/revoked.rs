@@ -1,4 +1,5 @@
-//! What is revoked, for connections that stand and for the own certificate.
+//! Decides what becomes of open connections, and of the own certificate, when certificates are
+//! revoked.
 //!
 //! Handshakes look for themselves, by what stands beside the roots. What was opened before goes by
 //! the snapshot. A certificate that is revoked for good ends everything at once. One that is only

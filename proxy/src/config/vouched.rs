@@ -1,4 +1,4 @@
-//! Authorities for whose certificates connections stay open, while a stolen root is replaced.
+//! The authorities whose certificates keep open connections valid while a stolen root is replaced.
 //!
 //! A root that is no longer trusted refuses handshakes. Connections that stand made theirs before,
 //! so the controller names what signs leaves under the roots that are left.

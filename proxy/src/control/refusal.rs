@@ -1,5 +1,5 @@
-//! Notices that a controller and this proxy do not take each other's certificates, and wakes the
-//! task that requests another one.
+//! Detects that a controller and this proxy refuse each other's certificates, and wakes the task
+//! that requests another one.
 //!
 //! In TLS 1.3 the handshake is over for a client before the server has read the client's
 //! certificate. A refusal is an alert on a connection that stands, and HTTP/2 passes on nothing

@@ -1,5 +1,5 @@
-//! What a Revocation means for the own certificate: another one is requested where that helps, and
-//! the pod is unready while peers refuse the one in use.
+//! Reacts to a Revocation of the own certificate: requests another one where that helps, and keeps
+//! the pod unready while peers refuse the one in use.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The breakers of this proxy, each of which can stop all calls to a Service port.
 //!
-//! `policy::breaker` decides. This file keeps its state across configurations, by the port that
-//! serves. The section is that of the Service that serves, else of the one that was called. So
-//! several sections may decide about one port, and each counts its own calls and no others: two
-//! policies may disagree.
+//! `policy::breaker` decides. This file keeps its state across configurations, by the Service port
+//! that serves the calls: a backend. Which section `breaker` of a TrafficPolicy applies? That of the
+//! backend, else that of the Service that was called. So several sections may apply to one backend,
+//! for calls by different Services, and each counts its own calls and no others.
 //!
 //! Claims: calls-67
 

@@ -369,7 +369,8 @@ pub(super) fn class(
     ))
 }
 
-/// The head of the answer to a request is there.
+/// The head of the response is there. The request is in flight no more, and the time that it took
+/// sets how many the application gets at once.
 pub(super) fn answered(connection: &Connection, admitted: Option<Box<AdmittedRequest>>) {
     if let Some(admitted) = admitted {
         admitted.answered(now(), |limit| show_limit(connection, limit));

@@ -45,6 +45,7 @@ struct AuthorizedRequest {
     class: Option<Priority>,
     /// By which it counts in the groups of a FaultExperiment.
     groups: Option<Selection>,
+    /// Its room in the application; `None` where no policy protects that from overload.
     admitted: Option<Box<AdmittedRequest>>,
 }
 
@@ -81,6 +82,7 @@ pub(super) async fn handle_request(
     };
     let snapshot = connection.proxy.config.snapshot();
     let authorized = decide(&connection, &snapshot, &mut received, &mut call);
+    // The application may take minutes; `forward` evaluates the request again when rules change.
     drop(snapshot);
     let authorized = match authorized {
         Ok(authorized) => authorized,
@@ -103,6 +105,7 @@ pub(super) async fn handle_request(
             respond(connection, answer, call, allowed, caller_side, open_request).await
         }
         Err(failure) => {
+            // A body that broke off is the caller's failure, and not the application's.
             let failure = upload.blame(failure);
             fail(
                 &connection,
@@ -139,6 +142,7 @@ fn receive(
 }
 
 /// Evaluates deadline, access, copies, rate limits and overload for a request, all by one snapshot.
+/// `guard` has all of these but access, which is in `authorize`.
 fn decide(
     connection: &Connection,
     snapshot: &Snapshot,

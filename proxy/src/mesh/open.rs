@@ -1,4 +1,5 @@
-//! The open connections to peer proxies, in both directions, by what the peer has proved.
+//! Tracks the open connections to peer proxies, in both directions, by what the peer has proved,
+//! and ends those whose root is replaced or whose peer is revoked.
 //!
 //! A stolen root is replaced within seconds, and connections that were opened with it must end as
 //! soon. Their requests get the time between two looks to end: the first look marks a connection,

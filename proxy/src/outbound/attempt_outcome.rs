@@ -1,4 +1,5 @@
-//! What the result of an attempt means for the health of its endpoint, and for a retry of the call.
+//! `AttemptOutcome`: evaluates the result of an attempt, for the health of its endpoint and for a
+//! retry of the call.
 //!
 //! Claims: calls-25
 

@@ -1,4 +1,5 @@
-//! The policy sections of one call, with the defaults where no policy sets them.
+//! The sections of a TrafficPolicy that apply to one call, with the defaults where no policy sets
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The endpoints that a call may choose from, and which of them its next attempt may use.
+//! `Choice`: the endpoints that a call may go to, and which of them its next attempt may use.
 //!
 //! Claims: calls-10
 

@@ -1,5 +1,5 @@
-//! One connection that calls: of the application to an address, of a client that came in at a listener
-//! of the own Gateway, or of another pod whose proxy has handed it over to that.
+//! `Connection`: one connection by which calls come: of the application to an address, of a client
+//! at a listener of the own Gateway, or of a peer proxy that hands a call over to this Gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) enum CameTo {
     Handed(Box<Handed>),
 }
 
-/// One connection that calls.
+/// One connection by which calls come that leave the pod.
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
     /// The address that was called.
@@ -98,7 +98,7 @@ impl Connection {
         }
     }
 
-    /// Where it came in, where that is a listener.
+    /// The listener of the own Gateway at which it came in, if it did.
     pub(super) fn edge(&self) -> Option<&Edge> {
         match &self.came_to {
             CameTo::Opened(_) | CameTo::Handed(_) => None,
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// What it is, where a proxy has handed it over.
+    /// The call that a proxy has handed over by it to the own Gateway, if one has.
     pub(super) fn handed(&self) -> Option<&Handed> {
         match &self.came_to {
             CameTo::Opened(_) | CameTo::Listener(_) => None,
@@ -169,6 +169,7 @@ impl Connection {
         remotes.admit(Direction::outbound, &remote)
     }
 
+    /// The application gets a response on it now, of whatever kind.
     pub(super) fn note_answer(&self) {
         self.answered.store(true, Relaxed);
     }

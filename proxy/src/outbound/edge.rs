@@ -1,5 +1,5 @@
-//! Where a client's connection came in at the own Gateway, and what becomes of its requests before
-//! their route is looked for.
+//! `Edge`: the listener of the own Gateway at which a client's connection came in, and how its
+//! requests are changed before their route is found.
 //!
 //! The program of the Gateway accepts the connection and reads of it which listener it is for; this
 //! proxy carries out what the listener's routes say. Clients have no say in headers of the mesh, and

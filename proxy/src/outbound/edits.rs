@@ -1,5 +1,5 @@
-//! What the rule of a route does with one call: edits of its request and of its response, and the
-//! responses that need no backend.
+//! Carries out the actions of a route's rule on one call: edits its request and its response, and
+//! makes the responses that need no backend.
 //!
 //! Rules decide about a request as it came. Its edits are made once, before the first attempt, so
 //! that retries, fallbacks and copies send the same request, and access rules of the called pod see
@@ -31,7 +31,7 @@ use crate::http::headers::may_be_edited;
 use crate::http::received::host_of;
 use crate::outbound::route::Route;
 
-/// Why a call goes to no endpoint.
+/// Why a call goes to no endpoint: it failed, or a rule gives the response.
 #[derive(Debug)]
 pub(super) enum Unsent {
     Failed(Failure),

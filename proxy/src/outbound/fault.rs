@@ -1,5 +1,5 @@
-//! What FaultExperiments do with attempts: holds them for a time, and puts a failure in the place
-//! of an endpoint's response.
+//! Carries out FaultExperiments on attempts: delays them, or replaces the endpoint's response by a
+//! failure.
 //!
 //! An attempt is drawn once, after the breaker and the choice of its endpoint, so that everything
 //! behind it acts as on a real failure: retries, ejection, deadlines, fallbacks. Copies, probes of

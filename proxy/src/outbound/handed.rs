@@ -1,4 +1,5 @@
-//! What a proxy has handed over to the own Gateway: a call that is to leave the mesh, and whether it may.
+//! One call that a peer proxy has handed over to the own Gateway to leave the mesh (an egress gateway),
+//! and whether it may leave.
 //!
 //! The mesh's certificate of the peer proves which account calls; the object, which the controller has
 //! sent, says whose calls leave, to which hosts and addresses, and how. What the peer's headers say
@@ -25,20 +26,20 @@ pub(super) struct Handed {
     object: Arc<str>,
     /// That the caller's application used.
     port: u16,
-    pub(super) to: Place,
+    pub(super) to: HandedTarget,
     /// The version of HTTP of a request; `None`: these are bytes.
     pub(super) speaks: Option<Protocol>,
     /// Keeps what stands at its address in the configuration.
     _guard: Option<DestinationGuard>,
 }
 
-/// Where it is to go.
-pub(super) enum Place {
+/// Where it is to go, as the peer wrote it.
+pub(super) enum HandedTarget {
     Host(Box<str>),
     Address(IpAddr),
 }
 
-impl Place {
+impl HandedTarget {
     fn read(raw: &str) -> Result<Self, Failure> {
         if let Ok(ip) = raw.parse::<IpAddr>() {
             return Ok(Self::Address(ip.to_canonical()));
@@ -64,7 +65,7 @@ impl Handed {
     ) -> Result<Self, Failure> {
         Ok(Self {
             peer,
-            to: Place::read(&over.to)?,
+            to: HandedTarget::read(&over.to)?,
             object: over.object,
             port,
             speaks,
@@ -109,8 +110,8 @@ impl Handed {
             account: spiffe.service_account().unwrap_or_default(),
             port: self.port,
             to: match &self.to {
-                Place::Host(host) => To::Host(host),
-                Place::Address(ip) => To::Address(*ip),
+                HandedTarget::Host(host) => To::Host(host),
+                HandedTarget::Address(ip) => To::Address(*ip),
             },
         };
         let let_out = snapshot.egress.lets_out(&call);

@@ -1,5 +1,8 @@
-//! Serves the connections by which proxies hand calls over to the own Gateway that are to leave the
-//! mesh, each for an ExternalService that names the Gateway. No header of the mesh goes on from here.
+//! Serves the connections by which peer proxies hand calls over to the own Gateway (an egress
+//! gateway). Each call is to leave the mesh for an ExternalService that names the Gateway.
+//!
+//! `handed` decides whether a call may leave, `handed_route` where it goes, `request` and `opaque`
+//! send it. No header of the mesh goes on from here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +33,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::connection::Connection;
 use crate::outbound::egress;
-use crate::outbound::handed::{Handed, Place};
+use crate::outbound::handed::{Handed, HandedTarget};
 use crate::outbound::opaque::{open_way, relay_opened};
 use crate::outbound::request::handle_request;
 use crate::proxy::Proxy;
@@ -182,12 +185,12 @@ impl HandingPeer {
             Ok::<u16, Failure>(admitted.port.target_port)
         })?;
         let (ip, guard) = match &handed.to {
-            Place::Host(host) => {
+            HandedTarget::Host(host) => {
                 let name = wire::names::external(host, target_port);
                 egress::look_up_name(config, &name).await;
                 (self.proxy.own.ip, None)
             }
-            Place::Address(ip) => {
+            HandedTarget::Address(ip) => {
                 let outside = self.outside(SocketAddr::new(*ip, target_port));
                 (*ip, Some(outside.await?))
             }

@@ -1,5 +1,5 @@
-//! Finds the way of what was handed over to the own Gateway: to the host or address that it is for, as
-//! the object says.
+//! Finds the route of a call that a peer proxy has handed over to the own Gateway: to the host or
+//! address that the peer wrote, by the ports, addresses and TLS of the ExternalService that it named.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
 use crate::outbound::egress;
-use crate::outbound::handed::{Handed, Place};
+use crate::outbound::handed::{Handed, HandedTarget};
 use crate::outbound::route::{External, Route};
 use crate::outbound::shadow;
 
@@ -29,8 +29,10 @@ pub(super) fn find(
     let admitted = handed.admitted(snapshot)?;
     let target_port = admitted.port.target_port;
     let choice = match &handed.to {
-        Place::Address(ip) => egress::dialled(connection, SocketAddr::new(*ip, target_port))?,
-        Place::Host(own) => {
+        HandedTarget::Address(ip) => {
+            egress::dialled(connection, SocketAddr::new(*ip, target_port))?
+        }
+        HandedTarget::Host(own) => {
             let named = host.map(|host| host.and_then(host_name));
             if named.is_some_and(|named| named.as_deref() != Some(&**own)) {
                 let detail = "the request names another host than it was let through by";

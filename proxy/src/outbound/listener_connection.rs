@@ -1,5 +1,5 @@
-//! Serves what the program of a Gateway hands over: requests and bytes of clients that came in at
-//! its listeners.
+//! `ListenerConnection`: the interface by which the crate `gateway` hands requests and bytes of
+//! clients over to this proxy.
 
 use std::sync::Arc;
 

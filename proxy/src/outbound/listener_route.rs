@@ -1,5 +1,5 @@
-//! Finds the route of what came in at a listener of the own Gateway: by the rules of the listener's
-//! routes, and from there on as of any call to the backend's Service.
+//! Finds the route of a client's request at a listener of the own Gateway: by the rules of the
+//! listener's routes, then as for any call to the backend's Service.
 //!
 //! A request belongs to the listener whose hostname fits its host best, and a connection in TLS to
 //! the one whose hostname fits its server name best. A request that comes by the connection of

@@ -1,4 +1,5 @@
-//! What is known of a connection to an address outside the mesh, and whether it may be there.
+//! A connection to an address outside the mesh: what is known of it, by which ExternalService its
+//! calls were admitted, and whether it may stay open.
 //!
 //! What a connection was let through by is kept, so that it ends when that is given no more: a
 //! connection that went to the dialled address is not kept by a name that its caller wrote.

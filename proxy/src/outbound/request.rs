@@ -1,5 +1,9 @@
-//! Handles one HTTP request of the application: receive, route, prepare, attempt, mirror, fall
-//! back, respond.
+//! Handles one HTTP request that leaves the pod: receive, route, prepare, attempt, mirror, fall back,
+//! respond.
+//!
+//! It comes from the application; in the pod of a Gateway from a client at a listener
+//! (`connection.edge()`), or from a proxy that hands over a call which is to leave the mesh
+//! (`connection.handed()`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,12 +66,14 @@ struct Prepared {
     caller_side: Option<UpgradingCaller>,
 }
 
-/// One request of the application, from its head to the end of its response.
+/// One request of the application, or of a client of the own Gateway, from its head to the head of its
+/// response.
 pub(super) async fn handle_request(
     connection: Arc<Connection>,
     request: Request<IncomingBody>,
 ) -> Response<Body> {
     let proxy = &connection.proxy;
+    // Without a Service until the route is known.
     let call_ends = CallEnds::to_service(Arc::default(), connection.addr.port());
     let mut call = Call::begin(&proxy.telemetry, CallKind::Request, call_ends);
     let mut received = match receive(&connection, request, &mut call) {
@@ -82,6 +88,7 @@ pub(super) async fn handle_request(
         Ok(route) => route.call_ends(),
         Err(_) => connection.unrouted(&snapshot, host_of(&received.parts)),
     });
+    // Attempts take the newest endpoints.
     drop(snapshot);
     let route = match route {
         Ok(route) => route,
@@ -175,6 +182,7 @@ fn receive(
         }
     };
     if let Some(edge) = connection.edge() {
+        // The program of the Gateway edits the head: `gateway/src/entrance.rs`.
         if let Err(failure) = edge.enter(&mut received) {
             let parts = Box::new(received.parts);
             return Err(Rejected { failure, parts });
@@ -240,8 +248,8 @@ fn prepare(
     }
     // What lies outside the mesh gets the application's own headers. And in absolute form the
     // endpoint is a forward proxy, which may send all headers on to the host of the target.
-    let is_alien = route.external.is_some() || AbsoluteForm::is_of(&parts);
-    let trace = (!is_alien).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
+    let keeps_own_headers = route.external.is_some() || AbsoluteForm::is_of(&parts);
+    let trace = (!keeps_own_headers).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
         let pod = HeaderValue::from_static(DESTINATION_POD);
         parts.headers.insert(DESTINATION, pod);
@@ -252,7 +260,7 @@ fn prepare(
     let timeouts = call_policy::timeouts(route.policy.as_deref());
     let deadline = deadline::outgoing(&parts, timed, timeouts, provenance.made_for.until());
     let made_for = provenance.made_for.request();
-    let names_client = !is_alien && edge::name_client(&mut parts);
+    let names_client = !keeps_own_headers && edge::name_client(&mut parts);
     let caller_side = caller_side.map(|side| UpgradingCaller {
         side,
         host: UpgradeHost::take(&mut parts),

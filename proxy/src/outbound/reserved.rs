@@ -1,6 +1,5 @@
-//! What clients outside the mesh learn of a refusal: its reason, and no names or addresses of what
-//! lies inside. Those stand in the access log, and `weft explain` prints them. Nor do headers of the
-//! mesh name any.
+//! Removes names and addresses of the mesh from responses to clients outside it: of most refusals
+//! they get the reason alone. The details stand in the access log, and `weft explain` prints them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,6 +1,6 @@
 //! Finds the route of a call, from one snapshot: by the override that its request names, by the
 //! rules of the Service that was called, else to that Service itself or to the pod of the client's
-//! choice. What came in at a listener goes by the routes of that.
+//! choice. At a Gateway `listener_route` and `handed_route` find it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

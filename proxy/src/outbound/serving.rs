@@ -1,4 +1,5 @@
-//! The state of a call at the endpoint that serves it, until its response has ended.
+//! `Serving`: what is held of a call from the head of its response to the end of its body, and what
+//! that end reports of the endpoint.
 //!
 //! Claims: calls-2, calls-46
 

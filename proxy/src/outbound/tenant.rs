@@ -1,5 +1,5 @@
-//! Which tenant a call belongs to, as `sticky` of a TrafficPolicy distinguishes them, and the
-//! cookie by which the tenant's next call is recognized.
+//! Finds the tenant that a call belongs to, by `sticky` of a TrafficPolicy, and writes the cookie
+//! by which the tenant's next call is recognized.
 //!
 //! Claims: calls-57
 

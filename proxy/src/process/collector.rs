@@ -1,5 +1,5 @@
-//! Connects the sender of spans to their collector through the mesh, like any call of the pod's own
-//! application.
+//! Connects the exporter of traces to their collector through the mesh, like any call of the pod's
+//! own application.
 //!
 //! The sender of spans is on the control thread, and connections of the mesh are on the data
 //! thread. A pair of loopback sockets connects the two: one end is the sender's, the other is

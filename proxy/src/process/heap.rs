@@ -1,4 +1,4 @@
-//! How much memory the program has allocated, read before every read of a connection.
+//! Measures how much memory the program has allocated, before every read of a connection.
 //!
 //! The allocator counts what each thread allocates and frees, and returns that for the price of two
 //! loads. The memory of its pages, with unused parts between small allocations, takes microseconds

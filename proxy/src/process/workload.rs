@@ -1,5 +1,5 @@
-//! One workload from its settings until it serves: its certificate, its configuration, and its
-//! responses to the kubelet.
+//! Starts the proxy of one workload, from its settings until it serves: certificate, configuration,
+//! and responses to the kubelet.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,5 @@
-//! The map of all cells, and the counts that have been taken out of them.
+//! The map of all cells (sets of counters), and the counts that metrics and reports have taken out
+//! of them.
 //!
 //! The map is read when a cell is used for the first time, and by the control thread: code that
 //! serves calls keeps the cell that it found. A cell without a holder that counted nothing for ten

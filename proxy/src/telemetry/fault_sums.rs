@@ -1,4 +1,4 @@
-//! Counts what FaultExperiments did with the attempts of the own calls, by run, for reports.
+//! Counts what FaultExperiments did with the attempts of the pod's own calls, by run, for reports.
 //!
 //! Only attempts that fit the rule of a granted run come here, so a look-up under a lock is cheap
 //! enough.

@@ -1,4 +1,4 @@
-//! Sums of the calls to the pod by port and group, for early reports.
+//! Sums the calls to the pod by port and by an experiment's group, for early reports.
 //!
 //! They are made of what is taken out of the cells, as the metrics page and the reports are, so
 //! that a call is in all of them or in none.

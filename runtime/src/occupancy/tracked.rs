@@ -1,4 +1,5 @@
-//! The state of one connection: what it is doing, and what its eviction would lose.
+//! The state of one connection for the permits of its listener: what it is doing, and what its
+//! eviction would lose.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};

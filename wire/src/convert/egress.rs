@@ -1,4 +1,5 @@
-//! Converts what a pod may call outside the mesh.
+//! Converts the egress configuration of a pod: the ExternalServices that it may call outside the
+//! mesh.
 //!
 //! What cannot be read refuses the whole resource, and the proxy keeps the last good one: an
 //! object that is left out might be the one whose calls leave in TLS. A proxy that has none yet

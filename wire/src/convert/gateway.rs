@@ -1,4 +1,4 @@
-//! Converts what a Gateway serves.
+//! Converts the configuration of a Gateway's pods: listeners, and the routes of each.
 //!
 //! What cannot be read refuses the whole resource, and the Gateway keeps the last good one: a
 //! listener that is left out might be the one that keeps a host from the routes of another.

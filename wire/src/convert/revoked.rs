@@ -1,4 +1,4 @@
-//! Converts what is revoked.
+//! Converts the list of revoked identities and certificates.
 //!
 //! What cannot be read refuses the whole resource, and the proxy keeps the last good one: without
 //! one subject it would serve callers that others refuse, and the object's status would hide that.

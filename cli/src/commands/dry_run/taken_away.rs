@@ -1,5 +1,5 @@
 //! Finds annotations and labels of the mesh that applying the files would remove from a Namespace:
-//! applied before, and no longer in its manifest.
+//! they were applied before, and its manifest has them no longer.
 //!
 //! A dry run applies modes to a Namespace and removes none, so without this check a manifest that
 //! has lost `weft.dev/access: deny` would show no changed call, and open the whole namespace.

@@ -1,4 +1,4 @@
-//! What is shown of an experiment, and of one of its runs.
+//! Prints the status of a FaultExperiment, and the report of one of its runs.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,5 @@
-//! The called side of an edge: its pods, their ports, and the names of both in messages.
+//! The called side of an edge of the service graph: its pods, their ports, and the names of both in
+//! messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 

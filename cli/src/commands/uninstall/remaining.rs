@@ -1,5 +1,5 @@
-//! What of the cluster still needs the mesh: definitions that its injector converts for, and pods with
-//! its proxy, with the commands that end this.
+//! Finds what in the cluster still needs the mesh, and prints the commands that end this:
+//! definitions that its injector converts for, and pods with its proxy.
 //!
 //! The commands are printed and not run, as the manifests are. A patch names the versions that it
 //! expects, so that the API server refuses it for a definition that has changed since.

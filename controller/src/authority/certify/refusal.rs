@@ -1,4 +1,5 @@
-//! Why no certificate was issued, as the proxy reads it and as it is counted.
+//! The reasons why a pod gets no certificate: the message that its proxy gets, and the label by
+//! which it is counted.
 
 use std::time::Duration;
 

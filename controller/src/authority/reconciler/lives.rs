@@ -1,5 +1,5 @@
-//! How long root and issuer last, as metrics, and an Event where one ends soon that should have been
-//! replaced.
+//! Reports how long the root and the issuer of the authority still last: as metrics, and as an
+//! Event where one ends soon that should have been replaced.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,5 @@
-//! Lets the root rotate: one step at a time on the Lease holder, and on every replica what proxies are
-//! sent meanwhile.
+//! Advances a rotation of the root: one step at a time on the Lease holder, and on every replica
+//! what proxies are sent meanwhile.
 
 use std::time::{Duration, SystemTime};
 

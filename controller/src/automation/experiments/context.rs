@@ -1,4 +1,5 @@
-//! What experiments are driven with, and what one look sees.
+//! The clients and state that the loop of FaultExperiments uses (`Experiments`), and the newest
+//! Model with them for one look (`Around`).
 
 use std::sync::Arc;
 use std::time::Duration;

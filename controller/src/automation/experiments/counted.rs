@@ -1,5 +1,6 @@
-//! The calls of a run from look to look: of checked Services' pods by group, from their early
-//! reports, and of the target's callers, from what their proxies report each five seconds.
+//! Counts the calls that a run is judged by, between two looks: of checked Services' pods by group,
+//! from their early reports, and of the target's callers, from what their proxies report each five
+//! seconds.
 //!
 //! A look gets the difference to the look before. A pod that is seen for the first time counts
 //! nothing yet: what it counted before may have been judged already, by the holder of the Lease

@@ -1,4 +1,5 @@
-//! One experiment from look to look.
+//! Drives one FaultExperiment: each second it sees the cluster, decides by the crate `automation`,
+//! and writes the status.
 //!
 //! The state in memory is that of the status, and newer by the counts since the last write. A
 //! decision is written against the version that it was made of. Where that version is not the

@@ -1,4 +1,5 @@
-//! What stands against a run: what forbids it, and what it waits for.
+//! Finds why a run of a FaultExperiment may not start or go on: what forbids it, and what it waits
+//! for.
 
 use std::time::Duration;
 

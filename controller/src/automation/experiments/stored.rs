@@ -1,4 +1,4 @@
-//! An experiment's state as its status has it.
+//! Reads the state of a FaultExperiment from its status, and writes it there.
 //!
 //! The status is all that the next holder of the Lease goes on from. What cannot be read in it
 //! begins anew, and then no run is under way: so a status that was forged starts none.

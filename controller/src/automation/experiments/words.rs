@@ -1,4 +1,5 @@
-//! What users read of an experiment: its summary, its Events, and the conditions of kstatus.
+//! The texts that users read of a FaultExperiment: its summary, its Events, and the conditions of
+//! kstatus.
 
 use std::time::Duration;
 

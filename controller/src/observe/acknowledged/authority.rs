@@ -1,5 +1,5 @@
-//! What replicas serve of the certificate authority, and what proxies report of their roots and
-//! certificates: by these a rotation goes on.
+//! Collects what replicas report of the certificate authority that they serve, and proxies of their
+//! roots and certificates: by these a rotation goes on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

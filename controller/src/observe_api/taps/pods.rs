@@ -1,4 +1,5 @@
-//! The pods of one end of the tapped requests, as a query names them.
+//! Finds the pods whose proxies a tap queries, by the object that its query names as caller or as
+//! called side.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Reads the fields of one section, and records errors.
+//! Reads the fields of one section of a spec, and records validation errors, each with the path of
+//! its field.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Finds the Gateways of Weft: those whose class it serves, with what holds of their listeners and
+//! Finds the Gateways whose class Weft serves, each with the states of its listeners and with their
 //! certificates.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Reports on Gateways and their listeners, on their classes, and on routes for each of their
-//! Gateways.
+//! Builds the problems that the status shows of Gateways, of their listeners and classes, and of
+//! routes for each of their Gateways.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Makes the tables of listeners: for each host the matches of all routes that are for it, in one
-//! order.
+//! Builds the routing tables of Gateways' listeners: for each host the matches of all its routes,
+//! in one order.
 //!
 //! Hosts with the same routes share a table. What a Gateway's pods hold is bounded, for each
 //! listener and for all of them, since a resource that is larger than a message may be would cut the

@@ -1,4 +1,5 @@
-//! Reports TrafficSplits and CanaryReleases in whose place a route decides.
+//! Reports TrafficSplits and CanaryReleases that have no effect because a route decides in their
+//! place.
 //!
 //! They decide again as soon as the route goes, so nothing is taken from them. Proxies that cannot
 //! carry out routes follow the split all the time.

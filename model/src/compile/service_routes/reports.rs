@@ -1,4 +1,4 @@
-//! Reports on routes, for each of their parents.
+//! Builds the problems that the status of a route shows, for each Service that is its parent.
 //!
 //! A route some of whose rules cannot be served is accepted, as the Gateway API has it: a warning
 //! names each field, and `PartiallyInvalid` the rules. Without any other rule it is refused.

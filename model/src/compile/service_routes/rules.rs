@@ -1,5 +1,5 @@
-//! Resolves the rules of routes: their backends, whether they may be named, and what is done with
-//! calls. The same for routes of Services and of Gateways.
+//! Resolves the rules of routes: which Services their backends are, whether a ReferenceGrant
+//! permits them, and which actions apply. The same for routes of Services and of Gateways.
 //!
 //! A backend is a port of a Service, whose own routes and splits are not looked at. It may be of
 //! the namespace of the route, or of its parent; a Service of another namespace has to be permitted

@@ -1,5 +1,5 @@
-//! Takes `timeouts` and `retry` out of rules where a TrafficPolicy decides them that is enforced
-//! for the mesh.
+//! Removes `timeouts` and `retry` from the rules of routes where a TrafficPolicy decides them that
+//! is enforced for the mesh.
 //!
 //! Elsewhere a rule's own beat those of every policy. Decided here and not in proxies, so that the
 //! status shows what is in force.

@@ -1,5 +1,5 @@
-//! Makes the tables: which kind of route decides at a port for an audience, and the order of all
-//! its matches.
+//! Builds the routing tables of Service ports: which kind of route decides at a port for which
+//! callers, and the order of all its matches.
 //!
 //! Matches of several routes are one list, the most specific first. A request that fits none is
 //! refused: it never goes to the Service itself, which some rule may keep it from.

@@ -1,5 +1,5 @@
-//! Selects the policies that count at each Service port, within bounds, and reports the others
-//! once each.
+//! Selects the TrafficPolicies that count at each Service port, within bounds, and reports the
+//! others once each.
 //!
 //! The author of any policy in a namespace may write policies for its Services, and the proxies of
 //! callers elsewhere hold them. So each port has bounds, and the excess is reported in one

@@ -1,5 +1,5 @@
-//! A policy that may apply, with the lookup tables and the surroundings of its pods that
-//! evaluating it needs.
+//! A TrafficPolicy that may apply at a Service port, and the lookup tables by which that is
+//! evaluated.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Reads which requests and whose calls a policy or an experiment is about.
+//! Reads the scope of a TrafficPolicy or a FaultExperiment: which requests of which callers it is
+//! about.
 
 use std::{collections::BTreeSet, sync::Arc};
 

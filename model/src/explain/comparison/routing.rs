@@ -1,4 +1,5 @@
-//! Where calls of which no more is known than their ends may go, by one Model.
+//! Finds where recorded calls may go by one Model; of these only the two ends are known, and no
+//! request.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! Finds which policy covers which: every call of the one is plainly a call of the other.
+//! Decides whether one TrafficPolicy covers another: every call of the one is plainly a call of the
+//! other, which then never decides.
 //!
 //! Coverage is computed once for all sections of a port. Matches and callers get numbers first, so
 //! that each is read once, however many policies it is compared in: authors may write dozens of

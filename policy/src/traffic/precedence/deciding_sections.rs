@@ -1,4 +1,5 @@
-//! Which policies decide a section at a port, evaluated one after another in order of precedence.
+//! Tracks which policies decide each section at a port, while they are evaluated one after another
+//! in order of precedence.
 //!
 //! [`super::resolve`] decides it for all at once. A caller with room for some policies only needs
 //! the result of each before the next one: a policy that decides nothing takes no room, and one for

@@ -1,5 +1,5 @@
-//! `Upstream`: the socket of an HTTP/1.1 connection to an application, in the wrapper that hyper
-//! gets. The number of them with a large window is bounded.
+//! `Upstream`: wraps the socket of an HTTP/1.1 connection to an application for hyper, and bounds
+//! how many of them have a large window.
 //!
 //! Claims: calls-11
 

@@ -1,4 +1,4 @@
-//! Sends a body by HTTP/2, from its source to the stream.
+//! Sends the body of a message on an HTTP/2 stream, chunk by chunk, as flow control allows.
 //!
 //! One chunk is held at most, and beside it what comes next, so that the end of the stream goes
 //! with the last DATA frame whenever it is known by then. While the chunk waits for credit the body

@@ -1,4 +1,4 @@
-//! The queue of one connection's requests that wait until there is memory for them; see
+//! The queue of HTTP/2 requests of one connection that wait until there is memory for them; see
 //! [`weft_proxy_net::ticket`].
 //!
 //! Their heads have been read, since a server that does not read an HTTP/2 connection receives no

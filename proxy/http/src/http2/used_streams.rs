@@ -1,5 +1,5 @@
-//! Finds the streams of a connection whose reader is slow, so that their sender has most of a
-//! window waiting here.
+//! Finds the HTTP/2 streams whose reader is slow, so that up to a window of bytes of each waits in
+//! this proxy.
 //!
 //! The sum of what a stream received shows little of that. A watch of gRPC or server-sent events
 //! receive more than any window in the end, and their sender holds nothing of it. So a stream is

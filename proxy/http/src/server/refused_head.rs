@@ -1,4 +1,5 @@
-//! HTTP/1 heads that hyper does not read: each is repaired, or refused with the reason.
+//! Handles HTTP/1 request heads that hyper would refuse: each is repaired, or refused with a
+//! reason.
 //!
 //! hyper answers them with a bare status, which names neither its sender nor the reason. Clients
 //! such as curl send some bytes in a target as they are that belong percent-encoded. Encoded they

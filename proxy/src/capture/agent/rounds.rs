@@ -1,4 +1,4 @@
-//! Decides which network namespaces of a node are tried next.
+//! Decides which network namespaces (pods) of its node the agent visits next.
 //!
 //! A new one is tried ten times a second, since its pod is about to start: for ten seconds, which
 //! an image that is there needs. Then rarely, for what starts later.

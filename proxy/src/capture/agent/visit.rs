@@ -1,5 +1,5 @@
-//! One try of a network namespace: enters it and, if a pod listens there, writes the rules that it
-//! requests.
+//! One visit of the agent to a network namespace: enters it and, if a pod listens there, writes the
+//! redirection rules that the pod requests.
 //!
 //! A thread cannot be trusted with anything else once it has entered: whatever it opens belongs to
 //! the pod's network. So it is made for one namespace and ends there, whatever happens. Nothing

@@ -1,4 +1,5 @@
-//! Reads what the own pod may call outside the mesh.
+//! Parses the egress configuration of the own pod: the ExternalServices that it may call outside
+//! the mesh.
 //!
 //! Invariant: what cannot be read never allows more than before. And what stands at an address of
 //! the mesh is no server outside it, whatever a name resolves to.

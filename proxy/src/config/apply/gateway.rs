@@ -1,4 +1,5 @@
-//! Reads what the own Gateway serves, and the certificates of its listeners.
+//! Parses the configuration of the own Gateway: its listeners with their routes, and their
+//! certificates. Only the pods of a Gateway get it.
 //!
 //! Only a Gateway's proxy takes any of it: no key ever lies in the proxy of an application.
 

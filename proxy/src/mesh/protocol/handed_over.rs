@@ -1,5 +1,5 @@
-//! What a proxy writes to a Gateway beside a request or the bytes of a connection: that these are to
-//! leave the mesh, for which object, and to where.
+//! The headers by which a caller's proxy hands a call over to an egress Gateway: for which
+//! ExternalService it is to leave the mesh, and to which host or address.
 //!
 //! All of it is what the caller's proxy says. The Gateway has the object itself, and knows the caller
 //! by its certificate.

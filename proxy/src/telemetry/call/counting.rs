@@ -1,4 +1,4 @@
-//! The cell (the set of counters) on which a call counts, and what of the call is counted.
+//! Counts one call, on the cell (the set of counters) of its caller, callee, route and protocol.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of its own
 //! endpoint. Until the route of a call is known it counts nowhere, and it may move from one cell to

@@ -1,5 +1,5 @@
-//! Notes that a FaultExperiment harmed a call, for its line in the access log, its span, and the
-//! header of a response that is due to it; and counts calls to the pod in their groups.
+//! Records on a call that a FaultExperiment harmed it, for its access log line, its span and the
+//! response's header; and counts calls to the pod by the experiment's groups.
 
 use std::sync::Arc;
 

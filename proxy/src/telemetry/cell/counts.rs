@@ -1,4 +1,4 @@
-//! What a cell has counted: calls by how they ended, and sums.
+//! The counters of one cell: calls by outcome, and sums of bytes and times.
 
 use policy::latency::Histogram;
 use policy::origin::Origin;

@@ -1,4 +1,4 @@
-//! Converts what is done with the calls of a rule: edits, redirects, CORS, mirrors, time limits and
+//! Converts the actions of a route's rule: edits, redirects, CORS, mirrors, time limits and
 //! retries.
 
 use std::time::Duration;

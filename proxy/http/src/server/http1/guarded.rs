@@ -1,4 +1,5 @@
-//! The body of a response, passed to hyper no faster than the client takes it.
+//! Wraps the body of an HTTP/1.1 response, so that hyper gets it no faster than the client takes
+//! it.
 //!
 //! hyper ends a connection as soon as it gets the error of a body, and drops what it has not
 //! written. So the error waits until all of that is written.
