@@ -107,6 +107,10 @@ mod tests {
                     if is_misread(key) {
                         found.push(format!("{at}.{key}"));
                     }
+                    // cert-manager takes no other word, and the manual quotes it.
+                    if key == "csi.cert-manager.io/is-ca" {
+                        continue;
+                    }
                     if key == "enum" {
                         let words = below.as_array().into_iter().flatten();
                         let words = words.filter_map(Value::as_str);
@@ -180,6 +184,10 @@ mod tests {
                 for (key, below) in all {
                     if is_misread(key) {
                         found.push(format!("{at}.{key}"));
+                    }
+                    // cert-manager takes no other word, and the manual quotes it.
+                    if key == "csi.cert-manager.io/is-ca" {
+                        continue;
                     }
                     words(below, &format!("{at}.{key}"), found);
                 }

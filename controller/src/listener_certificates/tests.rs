@@ -195,22 +195,21 @@ async fn replica_is_ready_with_hundreds_of_certificates_read() {
 
 #[tokio::test(start_paused = true)]
 async fn withdrawn_grant_takes_certificate_within_two_seconds() {
-    const GRANT: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/referencegrants/tls-a";
     let key = ObjectKey::new("shop", "theirs-a");
     let mut bench = Bench::start(&json!({"name": "theirs-a", "namespace": "shop"}));
     bench.api.put(FOREIGN, secret());
     sleep(3 * EVERY).await;
     assert_eq!(bench.api.whole_reads(FOREIGN), 0, "nothing permits it");
 
-    bench.api.put(GRANT, grant());
+    let grants = format!("{API}/referencegrants");
+    let changed = |kind: &str, version: &str| {
+        let mut object = grant();
+        object["metadata"]["resourceVersion"] = json!(version);
+        json!({"type": kind, "object": object})
+    };
+    bench.api.put_lines(&grants, &[changed("ADDED", "8")]);
     bench.becomes(&key, is_usable).await;
-    // Watches of this API server start with what is there, and report nothing that is gone.
-    let mut withdrawn = grant();
-    withdrawn["metadata"]["resourceVersion"] = json!("9");
-    let deleted = json!({"type": "DELETED", "object": withdrawn});
-    bench
-        .api
-        .put_lines(&format!("{API}/referencegrants"), &[deleted]);
+    bench.api.put_lines(&grants, &[changed("DELETED", "9")]);
     let start = Instant::now();
     bench.becomes(&key, |facts| facts.is_none()).await;
     assert!(

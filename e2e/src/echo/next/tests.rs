@@ -310,7 +310,7 @@ async fn unreachable_next_service_is_reported() {
     );
     let answer = Client::new(unary(&b, "0")).send().await.unwrap();
     assert_eq!(answer.headers["grpc-status"], "14");
-    for bad in ["https://c:8080", "http://c:8080/path", "http://c/?a=b", "c"] {
+    for bad in ["ftp://c:8080", "http://c:8080/path", "http://c/?a=b", "c"] {
         let error = Next::new(bad, Propagate::Nothing).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("NEXT") && text.contains(bad), "{text}");

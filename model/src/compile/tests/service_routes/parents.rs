@@ -151,14 +151,15 @@ fn later_rule_of_tcp_route_does_not_refuse_it() {
 
 #[test]
 fn change_of_a_route_with_other_parents_is_none() {
-    let of_gateway = |rules: Value, generation: i64| {
+    let of_others = |rules: Value, generation: i64| {
         let mut route = http_route("web", "api", rules);
-        route["spec"]["parentRefs"] = json!([{"name": "edge"}]);
+        route["spec"]["parentRefs"] =
+            json!([{"group": "example.com", "kind": "Edge", "name": "edge"}]);
         set(route, "/metadata/generation", json!(generation))
     };
     let mut collector = Collector::default();
-    let first = of_gateway(json!([rule_below("/a", "v1")]), 1);
+    let first = of_others(json!([rule_below("/a", "v1")]), 1);
     assert_eq!(apply(&mut collector, &first), News::Ordinary);
-    let second = of_gateway(json!([rule_below("/b", "v2")]), 2);
+    let second = of_others(json!([rule_below("/b", "v2")]), 2);
     assert_eq!(apply(&mut collector, &second), News::None);
 }
