@@ -72,11 +72,12 @@ K
 K
   # A node has only its own pods in /run/netns, as a machine has: containerd has mounts of its own.
   # What kubelets mount reaches them, and the machine sees the namespaces below the node's state.
+  # Their root is shared, as that of machines is: containerd refuses propagation from another.
   share "$state/kubelet"
   share "$state/netns"
   start "containerd$node" nsenter --net="/run/netns/$(node_netns "$node")" \
     unshare --mount --propagation unchanged sh -c \
-    'mount --make-slave /run/netns && mount --bind "$0" /run/netns && exec containerd --config "$1"' \
+    'mount --make-shared / && mount --make-slave /run/netns && mount --bind "$0" /run/netns && exec containerd --config "$1"' \
     "$state/netns" "$state/containerd.toml"
 }
 

@@ -96,9 +96,10 @@ fn capture_values_reach_the_agent_and_init_has_none() -> Outcome {
     assert!(of_kind(&set, "ResourceQuota").is_empty());
     // By default, and with the values of a chart that had no capture, all is as it was.
     for setting in ["capture.mode=init", "capture=null"] {
-        let text = json!(rendered(&[setting, "networkPolicy.enabled=true"])?).to_string();
-        assert!(!text.contains("weft-node"), "{setting}");
-        assert!(!text.contains("WEFT_CAPTURE_MODE"), "{setting}");
+        let objects = rendered(&[setting, "networkPolicy.enabled=true"])?;
+        assert!(!json!(objects).to_string().contains("weft-node"), "{setting}");
+        let mode = variable(&objects, "weft-injector", "WEFT_CAPTURE_MODE");
+        assert_eq!(mode.as_deref(), Some("init"), "{setting}");
     }
     for (setting, field) in [
         ("capture.mode=cni", "mode"),
