@@ -36,7 +36,10 @@ fn template_output(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let mut args = vec!["template", "weft", &chart, "-n", mesh::NAMESPACE];
     // Helm was not built for a Kubernetes of its own, and a template takes no kind from a cluster.
     args.extend(["--kube-version", "1.34"]);
-    args.extend(["--api-versions", "gateway.networking.k8s.io/v1/GatewayClass"]);
+    args.extend([
+        "--api-versions",
+        "gateway.networking.k8s.io/v1/GatewayClass",
+    ]);
     args.extend(values);
     let text = Cluster::connect()?.helm(&args)?;
     serde_yaml_ng::Deserializer::from_str(&text)

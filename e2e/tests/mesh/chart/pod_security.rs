@@ -97,7 +97,10 @@ fn capture_values_reach_the_agent_and_init_has_none() -> Outcome {
     // By default, and with the values of a chart that had no capture, all is as it was.
     for setting in ["capture.mode=init", "capture=null"] {
         let objects = rendered(&[setting, "networkPolicy.enabled=true"])?;
-        assert!(!json!(objects).to_string().contains("weft-node"), "{setting}");
+        assert!(
+            !json!(objects).to_string().contains("weft-node"),
+            "{setting}"
+        );
         let mode = variable(&objects, "weft-injector", "WEFT_CAPTURE_MODE");
         assert_eq!(mode.as_deref(), Some("init"), "{setting}");
     }
