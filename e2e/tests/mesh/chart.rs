@@ -447,25 +447,6 @@ fn every_chart_pod_follows_values_to_compatible_nodes() -> Outcome {
     Ok(())
 }
 
-// Claims: C9
-#[test]
-fn system_priority_class_comes_with_admitting_quota() -> Outcome {
-    let class = "system-cluster-critical";
-    let objects = rendered(&[])?;
-    let quotas = of_kind(&objects, "ResourceQuota");
-    assert_eq!(quotas.len(), 1);
-    let scope = &quotas[0]["spec"]["scopeSelector"]["matchExpressions"][0];
-    assert_eq!(
-        (&scope["scopeName"], &scope["values"][0]),
-        (&"PriorityClass".into(), &class.into())
-    );
-    for other in ["priorityClassName=", "priorityClassName=high"] {
-        let objects = rendered(&[other])?;
-        assert!(of_kind(&objects, "ResourceQuota").is_empty(), "{other}");
-    }
-    Ok(())
-}
-
 // Claims: C8, attack-93
 #[test]
 fn no_chart_role_has_wildcard_permissions() -> Outcome {

@@ -1,4 +1,4 @@
-//! The Pod Security labels and settings that the chart must render.
+//! What the chart must render for API servers to admit its pods: Pod Security, and quotas of priorities.
 
 use anyhow::Context as _;
 use e2e::harness::Outcome;
@@ -113,6 +113,25 @@ fn capture_values_reach_the_agent_and_init_has_none() -> Outcome {
     ] {
         let error = refused(&[setting])?;
         assert!(error.contains(field), "{setting}: {error}");
+    }
+    Ok(())
+}
+
+// Claims: C9
+#[test]
+fn system_priority_class_comes_with_admitting_quota() -> Outcome {
+    let class = "system-cluster-critical";
+    let objects = rendered(&[])?;
+    let quotas = of_kind(&objects, "ResourceQuota");
+    assert_eq!(quotas.len(), 1);
+    let scope = &quotas[0]["spec"]["scopeSelector"]["matchExpressions"][0];
+    assert_eq!(
+        (&scope["scopeName"], &scope["values"][0]),
+        (&"PriorityClass".into(), &class.into())
+    );
+    for other in ["priorityClassName=", "priorityClassName=high"] {
+        let objects = rendered(&[other])?;
+        assert!(of_kind(&objects, "ResourceQuota").is_empty(), "{other}");
     }
     Ok(())
 }
