@@ -120,17 +120,17 @@ pub(crate) async fn serve(shared: &Shared, client: Client) {
         return connect::reset(&client.stream);
     };
     match begins {
-        Begins::WithRequest => {
+        Begins::Request => {
             let connection = shared.connection(listener, None, client.addr);
             let key = ListenerKey::of_port(listener);
             drop(serving);
             Box::pin(plaintext(shared, connection, key, client)).await;
         }
-        Begins::WithTls => {
+        Begins::Tls => {
             drop(serving);
             Box::pin(tls(shared, client)).await;
         }
-        Begins::WithAnything => {
+        Begins::Bytes => {
             let connection = shared.connection(listener, None, client.addr);
             let key = ListenerKey::of_port(listener);
             drop(serving);

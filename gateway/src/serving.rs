@@ -29,11 +29,11 @@ struct ListenerTls {
 /// What a connection begins with, by its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begins {
-    WithRequest,
+    Request,
     /// Its first message decides which listener it belongs to.
-    WithTls,
+    Tls,
     /// With any bytes, which client or server may send first.
-    WithAnything,
+    Bytes,
 }
 
 /// What an open connection depends on: one listener, or all listeners of a port that share it. The
@@ -67,9 +67,9 @@ impl fmt::Debug for ListenerTls {
 impl Begins {
     const fn of(protocol: ListenerProtocol) -> Self {
         match protocol {
-            ListenerProtocol::Http => Self::WithRequest,
-            ListenerProtocol::Https | ListenerProtocol::Tls => Self::WithTls,
-            ListenerProtocol::Tcp => Self::WithAnything,
+            ListenerProtocol::Http => Self::Request,
+            ListenerProtocol::Https | ListenerProtocol::Tls => Self::Tls,
+            ListenerProtocol::Tcp => Self::Bytes,
         }
     }
 }
