@@ -89,6 +89,7 @@ fn has_no_privilege(ns: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
+// Claims: trust-6
 #[test]
 fn restricted_namespace_is_meshed_and_waits_for_agents() -> Outcome {
     let ns = Namespace::meshed("by-node")?;

@@ -1,5 +1,7 @@
 //! The agent of a node and the pods that wait for it, in network namespaces that a folder of the
 //! test shows to the agent alone. It runs with the privileges that the chart gives it.
+//!
+//! Claims: trust-9
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
