@@ -56,7 +56,7 @@ test-all: ## every test, in parts; goes on where it was ended (PARTS="mesh alone
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
 
-gateway-conformance: ## the Gateway API's own conformance suite, for the mesh and for Gateways, 35 min (TEST=HTTPRouteWeight)
+gateway-conformance: ## the Gateway API's own conformance suite, for the mesh and for Gateways, 15 min (TEST=HTTPRouteWeight)
 	@e2e/gateway_conformance/run $(TEST)
 
 eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
