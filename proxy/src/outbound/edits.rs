@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{HOST, LOCATION};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HOST, LOCATION, VARY};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
@@ -217,6 +217,18 @@ pub(super) fn allow_reading(route: &Route, map: &mut HeaderMap) {
     }
 }
 
+/// Lets a page read the response that takes the place of one that it could have read.
+pub(super) fn keep_readable(replaced: &HeaderMap, map: &mut HeaderMap) {
+    if !replaced.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    for (name, value) in replaced {
+        if *name == VARY || name.as_str().starts_with("access-control-") {
+            map.append(name.clone(), value.clone());
+        }
+    }
+}
+
 /// The response that sends the caller elsewhere, of a request to the address `called`, by URLs of
 /// this scheme.
 ///
@@ -277,6 +289,22 @@ mod tests {
         let request = Request::builder().version(version).uri(target);
         let request = request.header("host", "web.shop").body(()).unwrap();
         request.into_parts().0
+    }
+
+    #[test]
+    fn response_in_place_of_readable_one_is_readable() {
+        let mut replaced = HeaderMap::new();
+        replaced.insert("content-encoding", HeaderValue::from_static("gzip"));
+        replaced.insert(VARY, HeaderValue::from_static("origin"));
+        let mut map = HeaderMap::new();
+        keep_readable(&replaced, &mut map);
+        assert!(map.is_empty(), "no page could read it: {map:?}");
+        let origin = HeaderValue::from_static("https://shop.example");
+        replaced.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        keep_readable(&replaced, &mut map);
+        assert_eq!(map[ACCESS_CONTROL_ALLOW_ORIGIN], origin);
+        assert_eq!(map[VARY], "origin");
+        assert_eq!(map.len(), 2, "{map:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
 use crate::outbound::edge::UpgradeHost;
-use crate::outbound::edits::{Unsent, preflight, redirection};
+use crate::outbound::edits::{Unsent, keep_readable, preflight, redirection};
 use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::route::{Route, leaves_alike, may_leave};
 use crate::outbound::serving::Serving;
@@ -115,7 +115,9 @@ pub(crate) async fn respond(
     })
     .await;
     if watched.is_late() {
-        return deadline::passed().response(grpc);
+        let mut response = deadline::passed().response(grpc);
+        keep_readable(&parts.headers, response.headers_mut());
+        return response;
     }
     Response::from_parts(parts, watched.boxed_unsync())
 }
