@@ -17,7 +17,6 @@ pub(crate) mod log_level;
 pub(crate) mod proxies;
 pub(crate) mod proxy_config;
 pub(crate) mod release;
-mod restart;
 pub(crate) mod routes;
 pub(crate) mod stat;
 pub(crate) mod suggest;

@@ -25,6 +25,7 @@ pub mod names;
 pub mod near;
 pub mod objects;
 pub mod observe;
+pub mod restart;
 pub mod shallow;
 pub mod smi;
 pub mod validate;

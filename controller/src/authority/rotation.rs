@@ -288,7 +288,7 @@ impl Making<'_> {
                 let root = self.bring(begin.source, data)?;
                 Ok(state.started(begin, root, self.now))
             }
-            Move::Hasten(id) => Ok(state.hastened(id)),
+            Move::Hasten(id) => Ok(state.hastened(id, self.now)),
             Move::Activate => {
                 let rotation = state.rotation.as_ref();
                 let issuer = match rotation.map(|rotation| rotation.source) {

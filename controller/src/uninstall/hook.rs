@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crds::item::Item;
+use crds::labels::POD_TEMPLATE_HASH;
 use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
+use crds::restart::Owner;
 use futures::{StreamExt as _, stream};
 use gateway_api::gateway::NAME_LABEL;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod};
@@ -24,9 +26,6 @@ use tokio::time::timeout;
 use super::definitions::{Refusal, serve_storage_only};
 use super::pages::{AT_ONCE, NAMED, PATIENCE, each_page};
 use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
-
-/// Group and version of what `kubectl rollout restart` restarts.
-const APPS: &str = "apps/v1";
 
 /// Prepares the mesh in `namespace` for its end and returns the message for the person who
 /// uninstalls.
@@ -176,7 +175,7 @@ impl Carriers {
             gateways.insert(gateway.clone());
             return;
         }
-        match owner(pod) {
+        match restartable(pod) {
             Some(owner) => self.restartable.entry(namespace).or_default().insert(owner),
             None => {
                 let name = pod.metadata.name.clone().unwrap_or_default();
@@ -228,24 +227,18 @@ fn is_among(containers: Option<&[Container]>, name: &str) -> bool {
 }
 
 /// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
-fn owner(pod: &Pod) -> Option<String> {
+fn restartable(pod: &Pod) -> Option<String> {
     let owners = pod.metadata.owner_references.as_ref()?;
     let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
-    if owner.api_version != APPS {
-        // A kind that others define may have such a name.
-        return None;
-    }
-    match owner.kind.as_str() {
-        "StatefulSet" => Some(format!("statefulset/{}", owner.name)),
-        "DaemonSet" => Some(format!("daemonset/{}", owner.name)),
-        "ReplicaSet" => {
-            // A Deployment names its ReplicaSets after itself and this hash.
-            let hash = pod.metadata.labels.as_ref()?.get("pod-template-hash")?;
-            let deployment = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
-            Some(format!("deployment/{deployment}"))
-        }
-        _ => None,
-    }
+    let labels = pod.metadata.labels.as_ref();
+    let hash = labels.and_then(|labels| labels.get(POD_TEMPLATE_HASH));
+    let owner = Owner {
+        api_version: &owner.api_version,
+        kind: &owner.kind,
+        name: &owner.name,
+        template_hash: hash.map(String::as_str),
+    };
+    owner.restartable()
 }
 
 #[cfg(test)]
@@ -386,11 +379,12 @@ mod tests {
         let api = with_pods(&[
             pod("bare", None, true),
             clone,
+            pod("forged", Some(("StatefulSet", "db; id")), true),
             pod("task-x", Some(("Job", "task")), true),
         ]);
         let report = leave(api.client(), MESH).await.unwrap();
         assert!(
-            report.contains("in shop, to be deleted or to finish: bare clone-0 task-x"),
+            report.contains("in shop, to be deleted or to finish: bare clone-0 forged task-x"),
             "{report}"
         );
     }

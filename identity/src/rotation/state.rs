@@ -257,7 +257,7 @@ impl State {
 
     /// The rotation that runs goes on as a Compromise.
     #[must_use]
-    pub fn hastened(&self, id: &str) -> Self {
+    pub fn hastened(&self, id: &str, now: SystemTime) -> Self {
         let mut next = self.stepped();
         if let Some(rotation) = &mut next.rotation {
             rotation.reason = Reason::Compromise;
@@ -266,6 +266,8 @@ impl State {
         if next.phase() != Some(Phase::Preparing) {
             next.forget_where_compromised();
         }
+        // In Retiring the former roots have left already.
+        next.retire_where_compromised(now);
         next.remember(Trigger::Request, id);
         next
     }
@@ -294,14 +296,8 @@ impl State {
         let Some(rotation) = &mut next.rotation else {
             return next;
         };
-        rotation.dropped.clone_from(&dropped);
-        if rotation.reason == Reason::Compromise {
-            let at = seconds::whole(now);
-            let retired = dropped.into_iter().map(|root| RetiredRoot { root, at });
-            next.retired.extend(retired);
-            let over = next.retired.len().saturating_sub(MAX_RETIRED);
-            next.retired.drain(..over);
-        }
+        rotation.dropped = dropped;
+        next.retire_where_compromised(now);
         next
     }
 
@@ -353,6 +349,21 @@ impl State {
         if rotation.is_some_and(|rotation| rotation.reason == Reason::Compromise) {
             self.former.clear();
         }
+    }
+
+    /// The roots that have left are refused from now on if their keys may be known to others.
+    fn retire_where_compromised(&mut self, now: SystemTime) {
+        let rotation = self.rotation.as_ref();
+        let Some(rotation) = rotation.filter(|rotation| rotation.reason == Reason::Compromise)
+        else {
+            return;
+        };
+        let at = seconds::whole(now);
+        let dropped = rotation.dropped.iter();
+        self.retired
+            .extend(dropped.map(|&root| RetiredRoot { root, at }));
+        let over = self.retired.len().saturating_sub(MAX_RETIRED);
+        self.retired.drain(..over);
     }
 
     fn remember(&mut self, trigger: Trigger, id: &str) {

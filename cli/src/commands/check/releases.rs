@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crds::labels::{POD_TEMPLATE_HASH, RELEASED_CONDITION};
+use crds::restart::Owner;
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{CANARY_RELEASES, ReleasePhase, ReleaseResult};
 use serde_json::Value;
 
 use super::data::{is_being_deleted, is_over};
 use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
-use crate::commands::restart::workload;
 
 /// The controller opens gates that no release holds within seconds.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ fn stays_shut(facts: &Facts, pod: &Value) -> bool {
 
 /// Whether a release is about the pods of this one's Deployment.
 fn is_about(release: &Value, pod: &Value) -> bool {
-    let workload = workload(pod);
+    let workload = Owner::of(pod).and_then(|owner| owner.restartable());
     let deployment = workload
         .as_deref()
         .and_then(|one| one.strip_prefix("deployment/"));
@@ -135,7 +135,7 @@ fn way_out(releases: &[Value], pod: &Value) -> Option<String> {
 
 fn rollout(verb: &str, pod: &Value) -> Option<String> {
     let namespace = text(&pod["metadata"]["namespace"]);
-    let workload = workload(pod)?;
+    let workload = Owner::of(pod)?.restartable()?;
     Some(format!("kubectl -n {namespace} rollout {verb} {workload}"))
 }
 

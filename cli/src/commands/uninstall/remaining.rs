@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 
 use crds::label_syntax::is_dns_subdomain;
 use crds::objects::{GATEWAY_CONTAINER, PROXY_CONTAINER};
+use crds::restart::Owner;
 use crds::smi::CONVERSION_SERVICE;
 use gateway_api::gateway::NAME_LABEL;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::commands::restart::workload;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::kinds;
@@ -197,7 +197,7 @@ impl Meshed {
             self.gateways.insert((namespace, gateway.to_owned()));
             return;
         }
-        match workload(pod) {
+        match Owner::of(pod).and_then(|owner| owner.restartable()) {
             Some(workload) => self.workloads.insert((namespace, workload)),
             None => {
                 let name = text(&pod["metadata"]["name"]);

@@ -66,7 +66,7 @@ fn offered_issuer_is_taken_or_begins_rotation() {
         step(&state, &seen, start()),
         Step::Go(Move::Hasten("audit".to_owned()))
     );
-    assert_eq!(state.hastened("audit").ids, ["audit"]);
+    assert_eq!(state.hastened("audit", start()).ids, ["audit"]);
 }
 
 #[test]

@@ -80,6 +80,18 @@ fn planned_rotation_after_compromise_vouches_for_former_issuers() {
     );
     // A planned one that goes on as a Compromise.
     let planned = after.started(&begin(Reason::Planned), id(3), start());
-    let hastened = planned.activated(id(103), start()).hastened("leak");
+    let activated = planned.activated(id(103), start());
+    let hastened = activated.hastened("leak", start());
     assert!(hastened.former.is_empty(), "{hastened:?}");
+}
+
+#[test]
+fn haste_in_retiring_refuses_roots_that_left_before() {
+    let retiring = activating(Reason::Planned).without_former(start());
+    assert!(!retiring.is_retired(id(1)));
+    let hastened = retiring.hastened("leak", late());
+    assert!(hastened.is_retired(id(1)), "{hastened:?}");
+    assert!(!hastened.is_retired(id(2)), "{hastened:?}");
+    let ended = hastened.finished();
+    assert!(announced(&ended, &done(&ended), late()).end_others);
 }
