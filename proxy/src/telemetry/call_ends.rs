@@ -128,6 +128,12 @@ impl CallEnds {
         }
     }
 
+    /// Whether nothing is known of the other end, and it is not outside the mesh.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Outbound { service, backend, pod, .. }
+            if service.is_empty() && backend.is_empty() && pod.is_empty())
+    }
+
     /// `namespace/name` of the Service that was called, empty where there is none.
     pub(crate) fn service_name(&self) -> &str {
         match self {
