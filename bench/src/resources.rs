@@ -130,7 +130,7 @@ pub(crate) fn destination(addr: SocketAddr) -> Vec<v1::Resource> {
         _ => None,
     };
     let Some((service, mut resources)) = described else {
-        let target = v1::destination::Target::External(v1::External {});
+        let target = v1::destination::Target::External(v1::External::default());
         return vec![resource(
             &name,
             Content::Destination(v1::Destination {

@@ -171,7 +171,7 @@ pub struct Index {
     pub services_by_ip: Arc<HashMap<IpAddr, ObjectKey>>,
     /// Services by external or load balancer address and port.
     pub services_by_outer: Arc<HashMap<(IpAddr, u16), ObjectKey>>,
-    /// Addresses of nodes.
+    /// Addresses of nodes, and of the API server, which often runs beside them.
     pub(crate) node_ips: Arc<HashSet<IpAddr>>,
     pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,

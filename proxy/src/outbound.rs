@@ -94,11 +94,11 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         let Some(undecided) = Box::pin(unknown(&proxy, stream, addr, &guard, permit)).await else {
             return;
         };
-        let opened_to = (Arc::new(Destination::External), guard);
+        let opened_to = (Arc::new(Destination::External { inside: false }), guard);
         return decided(proxy, addr, opened_to, Outside::unknown(), undecided).await;
     };
     let protocol = match &*destination {
-        Destination::External => {
+        Destination::External { .. } => {
             let external = Box::pin(external(&proxy, stream, addr, &guard, permit));
             let Some(undecided) = external.await else {
                 return;

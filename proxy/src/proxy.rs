@@ -70,7 +70,11 @@ impl Proxy {
             let metrics = telemetry.metrics.clone();
             move || metrics.limit("given-up-connections")
         });
-        let telemetry = Arc::new(telemetry);
+        let telemetry = Arc::new(if own.is_gateway() {
+            telemetry.of_gateway()
+        } else {
+            telemetry
+        });
         let connector = Arc::<Connector>::default();
         let clients = |servers| {
             let clients = Clients::new(servers, Arc::clone(budget), Arc::clone(&connector));

@@ -82,6 +82,15 @@ impl Telemetry {
         }
     }
 
+    /// The same of a Gateway.
+    #[must_use]
+    pub(crate) fn of_gateway(self) -> Self {
+        Self {
+            reports: self.reports.of_gateway(),
+            ..self
+        }
+    }
+
     /// Which requests are written down.
     pub(crate) fn access_log(&self) -> AccessLog {
         AccessLog::from_bits(self.access_log.load(Relaxed))

@@ -1085,7 +1085,12 @@ pub struct Headless {
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct External {}
+pub struct External {
+    /// Of the cluster all the same: of a node or of the API server, or what NAT64 makes of it is of the
+    /// cluster. Gateways let no call out to it. Older controllers leave it out.
+    #[prost(bool, tag = "1")]
+    pub inside: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
     #[prost(string, tag = "1")]

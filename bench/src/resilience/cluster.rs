@@ -264,7 +264,7 @@ impl ClusterView for Cluster {
                 let key = names::service(NAMESPACE, name, addr.port());
                 v1::destination::Target::Service(key)
             }
-            None => v1::destination::Target::External(v1::External {}),
+            None => v1::destination::Target::External(v1::External::default()),
         };
         let name = names::destination(addr.ip(), addr.port());
         let target = Some(target);

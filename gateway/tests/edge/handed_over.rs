@@ -210,6 +210,31 @@ async fn account_that_object_does_not_admit_is_refused() {
 }
 
 #[tokio::test]
+async fn caller_learns_reason_of_gateway_by_header_and_metric() {
+    let scene = Scene::new(Protocol::Http, &["shop/api"]).await;
+    let answer = scene.get().await.to_ascii_lowercase();
+    assert!(
+        answer.contains("\r\nweft-reason: egress-denied\r\n"),
+        "{answer}"
+    );
+    let labels = [
+        "weft_requests_total{",
+        "direction=\"outbound\"",
+        "security=\"mtls\"",
+        "success=\"false\"",
+        "reason=\"egress-denied\"",
+    ];
+    let is_counted = |line: &str| labels.iter().all(|label| line.contains(label));
+    let counted = async {
+        while !scene.client.metrics().lines().any(is_counted) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let counted = timeout(SOON, counted).await;
+    assert!(counted.is_ok(), "{}", scene.client.metrics());
+}
+
+#[tokio::test]
 async fn object_of_another_gateway_is_refused() {
     let scene = Scene::new(Protocol::Http, &["shop/web"]).await;
     scene.lets_out(v1::ExternalObject {

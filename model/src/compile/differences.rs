@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::accounts;
+use super::{accounts, external};
 use crate::{
     model::{Index, PodEntry, ServiceEntry, changes::Changes, external::moved_nodes, peers},
     world::{ObjectKey, PodFacts, World, kinds::every_kind},
@@ -60,12 +60,13 @@ macro_rules! same_policy {
     };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
         $change:ident, $object:expr, $status:expr;)+) => {
-        /// Whether nothing but where pods and endpoints are differs.
+        /// Whether nothing but where pods and endpoints are differs, the API server not among them.
         pub(super) fn same_besides_pods_and_slices(one: &World, other: &World) -> bool {
             let same: &[fn(&World, &World) -> bool] = &[$(same_policy!(@$change $field)),+];
             same.iter().all(|same| same(one, other))
                 && Arc::ptr_eq(&one.ca_bundles, &other.ca_bundles)
                 && Arc::ptr_eq(&one.listener_certificates, &other.listener_certificates)
+                && external::api_server(one) == external::api_server(other)
         }
     };
 }

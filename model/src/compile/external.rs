@@ -88,10 +88,23 @@ pub(super) fn externals(world: &World, gateways: &Gateways, findings: &mut Findi
     }
 }
 
-/// The addresses of all nodes.
+/// The addresses of all nodes, and of the API server.
 pub(super) fn node_ips(world: &World) -> HashSet<IpAddr> {
     let nodes = world.nodes.values();
-    nodes.flat_map(|node| &node.ips).copied().collect()
+    let nodes = nodes.flat_map(|node| &node.ips).copied();
+    nodes.chain(api_server(world)).collect()
+}
+
+/// The addresses of the API server: Kubernetes keeps them as endpoints of Service
+/// `default/kubernetes`.
+pub(super) fn api_server(world: &World) -> BTreeSet<IpAddr> {
+    let start = ObjectKey::new("default", "");
+    let slices = world.slices.range(start..);
+    slices
+        .take_while(|(key, _)| &*key.namespace == "default")
+        .filter(|(_, slice)| &*slice.service == "kubernetes")
+        .flat_map(|(_, slice)| slice.endpoints.iter().map(|endpoint| endpoint.ip))
+        .collect()
 }
 
 /// What is named, for `kubectl get`.

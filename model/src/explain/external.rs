@@ -128,9 +128,16 @@ fn by_gateway(index: &Index, gateway: Option<&str>) -> (Option<Reason>, String) 
 /// The way of a call that an object gives.
 fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> Leaving {
     let (unready, way) = by_gateway(index, admitted.object.gateway.as_deref());
+    let target_port = admitted.port.target_port;
+    let is_inside = |ip| index.is_inside(ip, target_port);
     let (by, refused) = match admitted.by {
+        By::Address if admitted.object.gateway.is_some() && to.address().is_some_and(is_inside) => {
+            let by =
+                "by its address, which is inside the cluster: a Gateway lets no call out there";
+            (by.to_owned(), Some(Reason::EgressDenied))
+        }
         By::Address => ("by its address".to_owned(), None),
-        By::Host(host) => match index.outside(host, admitted.port.target_port) {
+        By::Host(host) => match index.outside(host, target_port) {
             None => (format!("by host {host}, which is not resolved yet"), None),
             Some(found) if found.is_empty() => {
                 let by =

@@ -133,6 +133,8 @@ impl Interest {
     /// `from` is the pod's namespace, which routes tell apart.
     fn add(&mut self, index: &Index, from: &str, ip: IpAddr, port: u16) {
         self.addresses.insert(ip);
+        // What is there makes an address outside the mesh one inside the cluster.
+        self.addresses.extend(behind_nat64(ip));
         if let Some(service) = index.services_by_ip.get(&ip) {
             self.add_service(index, from, service);
         } else if let Some(pod) = index.pods_by_ip.get(&ip) {

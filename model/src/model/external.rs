@@ -217,16 +217,20 @@ impl Index {
         }
     }
 
-    /// Whether nothing of the cluster stands at an answer of DNS, nor at the address that NAT64
-    /// makes of it.
+    /// Whether an answer of DNS may be called.
     fn is_outside(&self, ip: IpAddr, port: u16) -> bool {
+        may_be_outside(ip) && !self.is_inside(ip, port)
+    }
+
+    /// Whether something of the cluster stands at an address, or at the one that NAT64 makes of it.
+    pub(crate) fn is_inside(&self, ip: IpAddr, port: u16) -> bool {
         let inner = |ip: IpAddr| {
             self.pods_by_ip.contains_key(&ip)
                 || self.services_by_ip.contains_key(&ip)
                 || self.services_by_outer.contains_key(&(ip, port))
                 || self.node_ips.contains(&ip)
         };
-        may_be_outside(ip) && !inner(ip) && !behind_nat64(ip).is_some_and(inner)
+        inner(ip) || behind_nat64(ip).is_some_and(inner)
     }
 }
 

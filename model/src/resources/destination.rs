@@ -42,7 +42,8 @@ impl Index {
     /// addresses): otherwise a Service could draw other pods' traffic to itself.
     ///
     /// Node ports and pods that share their node's address are external: plain
-    /// relaying to them works.
+    /// relaying to them works. That they are inside the cluster counts for its Gateways, which let
+    /// no call out to them.
     pub(crate) fn destination(&self, ip: IpAddr, port: u16) -> v1::Destination {
         use v1::destination::Target;
         let target = if let Some(key) = self.services_by_ip.get(&ip) {
@@ -62,7 +63,9 @@ impl Index {
         } else if let Some(key) = self.services_by_outer.get(&(ip, port)) {
             Target::Service(names::service(&key.namespace, &key.name, port))
         } else {
-            Target::External(v1::External {})
+            Target::External(v1::External {
+                inside: self.is_inside(ip, port),
+            })
         };
         v1::Destination {
             target: Some(target),

@@ -80,7 +80,9 @@ fn headless(snapshot: &Snapshot) -> HashSet<&str> {
     let called = snapshot.destinations.values();
     let pods = called.filter_map(|at| match &**at {
         Destination::Pod(pod) => Some(&pod.headless),
-        Destination::Service(_) | Destination::External | Destination::Refused { .. } => None,
+        Destination::Service(_) | Destination::External { .. } | Destination::Refused { .. } => {
+            None
+        }
     });
     let names = pods.flatten().map(|(_, service)| service);
     names

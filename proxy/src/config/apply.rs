@@ -96,7 +96,9 @@ fn destination_of(
                         .collect(),
                 })
             }
-            v1::destination::Target::External(_) => Destination::External,
+            v1::destination::Target::External(external) => Destination::External {
+                inside: external.inside,
+            },
             v1::destination::Target::Refused(refused) => Destination::Refused {
                 reason: refused.reason,
                 service: refused.service.into(),
@@ -412,7 +414,7 @@ impl Snapshot {
             Destination::Pod(pod) => {
                 registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
             }
-            Destination::External => registry.note_meshed(addr, false),
+            Destination::External { .. } => registry.note_meshed(addr, false),
             // Its endpoints decide, or it has none.
             Destination::Service(_) | Destination::Refused { .. } => {}
         }
@@ -424,7 +426,7 @@ impl Snapshot {
     /// is there.
     fn forget_plaintext(&mut self, addr: SocketAddr) {
         let plaintext = |current: &Arc<Destination>| match &**current {
-            Destination::External => true,
+            Destination::External { .. } => true,
             Destination::Pod(pod) => !pod.endpoint.meshed(),
             Destination::Service(_) | Destination::Refused { .. } => false,
         };

@@ -57,7 +57,10 @@ pub enum Destination {
     Service(Arc<str>),
     Pod(PodTarget),
     /// Outside the mesh.
-    External,
+    External {
+        /// Of the cluster all the same, where a Gateway lets no call out to.
+        inside: bool,
+    },
     /// The Service has no such port.
     Refused {
         reason: String,
@@ -222,7 +225,7 @@ impl Snapshot {
     /// Nothing is known at this address that would be of the mesh.
     pub(super) fn is_outside(&self, addr: &SocketAddr) -> bool {
         let found = self.destinations.get(addr);
-        found.is_none_or(|found| matches!(**found, Destination::External))
+        found.is_none_or(|found| matches!(**found, Destination::External { .. }))
     }
 
     /// The own pod is the one of this uid, by its certificate.
@@ -321,7 +324,7 @@ impl Snapshot {
         match &**destination {
             Destination::Service(name) => services.push(name),
             Destination::Pod(pod) => services.extend(pod.headless.iter().map(|(_, name)| &**name)),
-            Destination::External | Destination::Refused { .. } => {}
+            Destination::External { .. } | Destination::Refused { .. } => {}
         }
         let mut count = |name: &str| {
             if let Some((name, current)) = self.versions.get_key_value(name)

@@ -431,7 +431,7 @@ impl Store {
         let snapshot = self.snapshot.load();
         let is_outside = |addr: &SocketAddr| {
             let found = snapshot.destinations.get(addr);
-            found.is_some_and(|found| matches!(**found, Destination::External))
+            found.is_some_and(|found| matches!(**found, Destination::External { .. }))
         };
         all.iter()
             .filter(|(addr, entry)| entry.users == 0 || is_outside(addr))

@@ -271,6 +271,7 @@ impl Connection {
         CallEnds::External {
             port: self.addr.port(),
             remote: self.remote(name.as_deref()),
+            security: Security::plaintext,
         }
     }
 
@@ -280,6 +281,7 @@ impl Connection {
             return CallEnds::External {
                 port: self.addr.port(),
                 remote: self.remote(outside.server_name.as_deref()),
+                security: Security::plaintext,
             };
         }
         if let Some(opened) = self.opened()

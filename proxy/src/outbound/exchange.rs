@@ -311,6 +311,9 @@ impl<'a> Exchange<'a> {
         // It is busy, and no worse than the others.
         let signal = if limited {
             Some(HealthSignal::Good)
+        } else if reason.is_some() && self.attempts.route.hands_over() {
+            // What a Gateway could not reach lies outside, and says nothing of its pod.
+            None
         } else {
             self.attempts.signal(outcome)
         };

@@ -213,14 +213,7 @@ impl HandingPeer {
         let found = self.proxy.config.find(addr).await;
         let (found, guard) =
             found.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
-        match found.as_deref() {
-            Some(Destination::External) => Ok(guard),
-            Some(_) => Err(inside(addr)),
-            None => {
-                let detail = "the mesh does not know this address yet";
-                Err(Failure::not_sent(Reason::UnknownDestination, detail))
-            }
-        }
+        stands_outside(found.as_deref(), addr).map(|()| guard)
     }
 
     /// Opens the way of bytes, and relays them once the peer knows that it is open.
@@ -270,10 +263,39 @@ fn proven(failure: &Failure, response: Response<Body>, kind: RequestKind) -> Res
     }
 }
 
+/// Whether what the controller has found at an address is outside the cluster: relaying to a node
+/// works, and its ports are none that a Gateway lets calls out to.
+fn stands_outside(found: Option<&Destination>, addr: SocketAddr) -> Result<(), Failure> {
+    match found {
+        Some(Destination::External { inside: false }) => Ok(()),
+        Some(_) => Err(inside(addr)),
+        None => {
+            let detail = "the mesh does not know this address yet";
+            Err(Failure::not_sent(Reason::UnknownDestination, detail))
+        }
+    }
+}
+
 fn inside(addr: SocketAddr) -> Failure {
     let detail = format!(
         "{addr} is no address outside the cluster, and a Gateway lets no call out to any other; call \
          the Service of what is there"
     );
     Failure::refused(Reason::EgressDenied, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_lets_no_call_out_to_a_node() {
+        let addr: SocketAddr = ([192, 168, 0, 1], 10250).into();
+        let reason = |inside| {
+            let found = Destination::External { inside };
+            stands_outside(Some(&found), addr).map_err(|failure| failure.reason())
+        };
+        assert_eq!(reason(false), Ok(()));
+        assert_eq!(reason(true), Err(Reason::EgressDenied));
+    }
 }

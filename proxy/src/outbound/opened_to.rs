@@ -185,7 +185,7 @@ pub(super) async fn until_meshed(
 /// The same for a connection of bytes. One to a Service stays with the endpoint that it has,
 /// as it does without a mesh.
 pub(super) async fn until_pod_gone(store: &Store, opened: &OpenedTo) -> Failure {
-    if matches!(*opened.destination, Destination::External) {
+    if matches!(*opened.destination, Destination::External { .. }) {
         return until_meshed(store, opened.addr, &opened.guard).await;
     }
     if !opened.is_pod() {
@@ -203,7 +203,7 @@ fn gone() -> Failure {
 /// distinguished by their uid; an older controller sends none.
 fn is_same(opened: &Destination, current: &Destination) -> bool {
     match (opened, current) {
-        (Destination::External, Destination::External) => true,
+        (Destination::External { .. }, Destination::External { .. }) => true,
         (Destination::Service(opened), Destination::Service(current)) => opened == current,
         (Destination::Pod(opened), Destination::Pod(current)) => {
             let (opened, current) = (&opened.endpoint.pod_uid, &current.endpoint.pod_uid);
@@ -289,7 +289,7 @@ mod tests {
         for (now, gone) in [
             (pod("b", IDENTITY), true),
             (pod("a", ""), false),
-            (Target::External(v1::External {}), true),
+            (Target::External(v1::External::default()), true),
             (Target::Service("service/shop/db/80".into()), true),
             // Of an older controller.
             (pod("", IDENTITY), false),
@@ -310,7 +310,7 @@ mod tests {
         let store = store();
         say(&store, pod("a", IDENTITY), true);
         let opened = opened(&store).await;
-        let outside = || Target::External(v1::External {});
+        let outside = || Target::External(v1::External::default());
         say(&store, outside(), true);
         let standing = || store.inspect(|now| opened.standing(now));
         assert_eq!(standing(), Standing::Unconfirmed);

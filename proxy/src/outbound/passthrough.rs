@@ -31,7 +31,7 @@ use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::labels::Direction;
+use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
@@ -246,6 +246,7 @@ async fn pass_through(
     let outside = |remote| CallEnds::External {
         port: addr.port(),
         remote,
+        security: Security::plaintext,
     };
     let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, outside(Arc::default()));
     let connecting = proxy.connector.connect(addr, ConnectTimeout::External);

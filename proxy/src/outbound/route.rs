@@ -150,6 +150,10 @@ impl Route {
             return CallEnds::External {
                 port: self.port,
                 remote: Arc::clone(&external.remote),
+                security: match external.handed {
+                    Some(_) => Security::none,
+                    None => Security::plaintext,
+                },
             };
         }
         CallEnds::Outbound {
@@ -217,6 +221,16 @@ impl Route {
         })
     }
 
+    /// Whether it leaves the mesh by a Gateway.
+    pub(super) fn hands_over(&self) -> bool {
+        match &self.external {
+            Some(external) => external.handed.is_some(),
+            None => self
+                .stands_for()
+                .is_some_and(|target| target.gateway.is_some()),
+        }
+    }
+
     /// The failure of a call that leaves by a Gateway, at what is none of its pods.
     pub(super) fn no_gateway() -> Failure {
         let detail =
@@ -255,9 +269,13 @@ impl Route {
             return cell;
         }
         let mut call_ends = self.call_ends();
-        if let CallEnds::Outbound { pod, security, .. } = &mut call_ends {
-            *pod = Arc::clone(&endpoint.pod);
-            *security = Security::of(endpoint.meshed());
+        match &mut call_ends {
+            CallEnds::Outbound { pod, security, .. } => {
+                *pod = Arc::clone(&endpoint.pod);
+                *security = Security::of(endpoint.meshed());
+            }
+            CallEnds::External { security, .. } => *security = Security::of(endpoint.meshed()),
+            _ => {}
         }
         let cell = telemetry.cell(call_ends, protocol);
         if self.leads(cell.key(), protocol) {
@@ -283,11 +301,18 @@ impl Route {
                     && *rule == self.rule
                     && self.external.is_none()
             }
-            CallEnds::External { port, remote } => {
+            CallEnds::External {
+                port,
+                remote,
+                security,
+            } => {
                 let external = self.external.as_ref();
+                let is_handed = *security == Security::mtls;
                 key.protocol == spoken
                     && *port == self.port
-                    && external.is_some_and(|external| external.remote == *remote)
+                    && external.is_some_and(|external| {
+                        external.remote == *remote && external.handed.is_some() == is_handed
+                    })
             }
             _ => false,
         }

@@ -88,7 +88,7 @@ fn find_route(
                 }
             }
         }
-        Destination::External => {
+        Destination::External { .. } => {
             let host = request.and_then(|(_, host)| host);
             Ok(egress::route(connection, snapshot, host)?)
         }

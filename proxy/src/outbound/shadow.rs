@@ -118,7 +118,7 @@ pub(super) fn may_open(snapshot: &Snapshot, to: &Destination) -> Result<(), Fail
                 .filter_map(|(_, resource)| named(resource));
             services.any(is_allowed)
         }
-        Destination::External | Destination::Refused { .. } => false,
+        Destination::External { .. } | Destination::Refused { .. } => false,
     };
     if allowed { Ok(()) } else { Err(refusal()) }
 }

@@ -36,6 +36,8 @@ pub(crate) enum CallEnds {
         port: u16,
         /// The host's name, or its address; empty where it is not distinguished.
         remote: Arc<str>,
+        /// Of the way to the Gateway by which it leaves, where it leaves by one.
+        security: Security,
     },
     /// The own application calls what has no server: a port that the Service lacks, or an address
     /// at which it is not known by now what stands there.
@@ -118,10 +120,18 @@ impl CallEnds {
 
     pub(crate) const fn security(&self) -> Security {
         match self {
-            Self::Outbound { security, .. } | Self::Inbound { security, .. } => *security,
+            Self::Outbound { security, .. }
+            | Self::External { security, .. }
+            | Self::Inbound { security, .. } => *security,
             Self::Unserved { .. } => Security::none,
-            Self::External { .. } | Self::Rest(_) => Security::plaintext,
+            Self::Rest(_) => Security::plaintext,
         }
+    }
+
+    /// Whether nothing is known of the other end, and it is not outside the mesh.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Outbound { service, backend, pod, .. }
+            if service.is_empty() && backend.is_empty() && pod.is_empty())
     }
 
     /// `namespace/name` of the Service that was called, empty where there is none.

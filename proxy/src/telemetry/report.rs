@@ -59,6 +59,8 @@ const LEAVING_EVERY: Duration = Duration::from_millis(500);
 pub struct Reports {
     process: u64,
     metrics: Metrics,
+    /// They are those of a Gateway, which answers some calls itself.
+    gateway: bool,
     state: Mutex<IntervalState>,
     leaving: watch::Sender<bool>,
 }
@@ -83,8 +85,19 @@ impl Reports {
         Self {
             process: rand::random(),
             metrics,
+            gateway: false,
             state: Mutex::default(),
             leaving: watch::Sender::new(false),
+        }
+    }
+
+    /// Those of a Gateway. What it answers itself is on no edge: that would lead out of the mesh,
+    /// and nothing was sent there.
+    #[must_use]
+    pub(crate) fn of_gateway(self) -> Self {
+        Self {
+            gateway: true,
+            ..self
         }
     }
 
@@ -152,6 +165,9 @@ impl Reports {
         faults: Vec<v1::FaultCalls>,
     ) -> v1::Report {
         let (mut readings, mut routes) = routes::apart(readings);
+        if self.gateway {
+            readings.retain(|reading| !reading.key.call_ends.is_nowhere());
+        }
         if readings.len() > EDGES {
             self.leave_ends_out(&mut readings);
         }

@@ -77,7 +77,10 @@ async fn formerly_meshed_address_is_refused_when_unknown() {
             "{answer}"
         );
         // The honest reuse of an address: once the controller declares it outside the mesh.
-        client.set(vec![destination(at, Target::External(v1::External {}))]);
+        client.set(vec![destination(
+            at,
+            Target::External(v1::External::default()),
+        )]);
         client.replace(&name, Vec::new());
         assert_eq!(get(client.call(at).await, "/", "").await.0, 200);
         assert_eq!(seen.lock().drain(..).count(), 1);

@@ -16,7 +16,7 @@ use super::counts::reported_edges;
 use crate::support::{Authority, Pod, get, http_app, raw, resource, service, vip};
 
 pub(super) fn external(at: SocketAddr) -> v1::Resource {
-    stands(at, Target::External(v1::External {}))
+    stands(at, Target::External(v1::External::default()))
 }
 
 fn stands(at: SocketAddr, target: Target) -> v1::Resource {

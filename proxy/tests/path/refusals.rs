@@ -291,7 +291,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
         ),
         (
             "external, no listener",
-            vec![to(external, Target::External(v1::External {}))],
+            vec![to(external, Target::External(v1::External::default()))],
             external,
             "connect-failed",
             &[GET, BYTES],
@@ -348,7 +348,7 @@ async fn bytes_to_unknown_destination_are_reset_unlike_external_ones() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let outside = SocketAddr::new(client.ip, echo(&client, "").await);
-    let external = v1::destination::Target::External(v1::External {});
+    let external = v1::destination::Target::External(v1::External::default());
     client.set(vec![to(outside, external)]);
     client.mode("web", Enforcement::Open, MtlsMode::Strict);
     let unknown: SocketAddr = "10.96.7.7:80".parse().unwrap();

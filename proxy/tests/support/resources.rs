@@ -171,7 +171,7 @@ pub(crate) fn logging(collector: &str, log: &str) -> v1::Resource {
 
 /// What stands at this address is outside the mesh.
 pub(crate) fn external(addr: std::net::SocketAddr) -> v1::Resource {
-    let target = v1::destination::Target::External(v1::External {});
+    let target = v1::destination::Target::External(v1::External::default());
     resource(
         &wire::names::destination(addr.ip(), addr.port()),
         v1::resource::Content::Destination(v1::Destination {

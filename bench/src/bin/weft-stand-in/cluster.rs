@@ -206,7 +206,7 @@ impl Cluster {
                 headless: Vec::new(),
             })
         } else {
-            v1::destination::Target::External(v1::External {})
+            v1::destination::Target::External(v1::External::default())
         };
         let target = Some(target);
         all.push(resource(

@@ -192,6 +192,38 @@ fn a_pod_on_its_nodes_network_is_external() {
     ));
 }
 
+/// Else a Gateway would let calls out to kubelets and node ports.
+#[test]
+fn nodes_and_api_server_are_external_but_inside() {
+    let addresses = json!([{"type": "InternalIP", "address": "172.16.0.1"}]);
+    let node = set(node("node-a", "zone-a"), "/status/addresses", addresses);
+    let api_server = json!({"addresses": ["172.16.9.9"], "conditions": {"ready": true}});
+    let slice = slice(
+        "kubernetes",
+        "kubernetes",
+        &[("https", 6443)],
+        &[api_server],
+    );
+    let slice = in_namespace(slice, "default");
+    let inside =
+        |cluster: &Cluster, at: &str| match cluster.resolve("client", &[at]).destination(at) {
+            Target::External(external) => external.inside,
+            other => panic!("{other:?}"),
+        };
+    let (before, after) = (shop(), shop().with(node).with(slice));
+    for at in [
+        "172.16.0.1:10250",
+        "[64:ff9b::ac10:1]:30080",
+        "172.16.9.9:6443",
+    ] {
+        assert!(!inside(&before, at), "{at}");
+        assert!(inside(&after, at), "{at}");
+    }
+    // What NAT64 makes of a pod.
+    assert!(inside(&after, "[64:ff9b::a00:b]:8080"));
+    assert!(!inside(&after, "203.0.113.7:443"));
+}
+
 #[test]
 fn address_belongs_to_pod_that_currently_has_it() {
     let ended = set(

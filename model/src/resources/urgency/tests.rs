@@ -127,7 +127,7 @@ fn pod_that_leaves_its_address_must_not_wait() {
         }))
     };
     let external = published(Content::Destination(v1::Destination {
-        target: Some(v1::destination::Target::External(v1::External {})),
+        target: Some(v1::destination::Target::External(v1::External::default())),
     }));
     assert!(must_not_wait(Some(&at("a")), Some(&at("b"))));
     assert!(must_not_wait(Some(&at("a")), Some(&external)));

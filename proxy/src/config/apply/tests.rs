@@ -284,7 +284,7 @@ fn refused_destination_stays_unless_plaintext_reaches_meshed_pod() {
         })
     };
     let service = || Target::Service("service/shop/api:80".to_owned());
-    let external = || Target::External(v1::External {});
+    let external = || Target::External(v1::External::default());
     for (former, refused, stays) in [
         (external(), Some(pod(NO_IDENTITY)), false),
         (pod(""), Some(pod(NO_IDENTITY)), false),

@@ -88,7 +88,7 @@ async fn full_store_in_use_evicts_only_address_outside_mesh() {
     assert_eq!(store.subscriptions().len(), DESTINATION_LIMIT);
     let mut outside = destination(7, 1);
     outside.content = Some(v1::resource::Content::Destination(v1::Destination {
-        target: Some(Target::External(v1::External {})),
+        target: Some(Target::External(v1::External::default())),
     }));
     let set = vec![wire::version::stamp(outside)];
     let nacks = store.apply(v1::Batch {

@@ -11,12 +11,14 @@ use policy::reason::Reason;
 use super::counts::RULES;
 use super::{CallCounters, CallGroup, CallOutcome, CellCache, CellKey, KEPT, MORE_OUTCOMES};
 use crate::telemetry::call_ends::CallEnds;
+use crate::telemetry::labels::Security;
 
 fn cell_key(port: u16) -> CellKey {
     CellKey {
         call_ends: CallEnds::External {
             port,
             remote: Arc::default(),
+            security: Security::plaintext,
         },
         protocol: Protocol::Http1,
         route: None,

@@ -10,7 +10,7 @@ use policy::protocol::Protocol;
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
 use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallGroup, CallOutcome, CellCache, CellKey};
-use crate::telemetry::labels::Direction;
+use crate::telemetry::labels::{Direction, Security};
 
 const GOOD: CallOutcome = CallOutcome {
     status: 200,
@@ -23,6 +23,7 @@ fn cell_key(port: u16) -> CellKey {
         call_ends: CallEnds::External {
             port,
             remote: Arc::default(),
+            security: Security::plaintext,
         },
         protocol: Protocol::Http1,
         route: None,
@@ -97,6 +98,7 @@ fn external_destinations_take_up_to_half_of_cells() {
         call_ends: CallEnds::External {
             port: 80,
             remote: number.to_string().into(),
+            security: Security::plaintext,
         },
         protocol: Protocol::Http1,
         route: None,

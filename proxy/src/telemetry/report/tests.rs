@@ -136,6 +136,7 @@ fn call_without_endpoint_reports_no_security() {
     let external = CallEnds::External {
         port: 443,
         remote: "api.example.com".into(),
+        security: Security::plaintext,
     };
     reports.count_at(1, of(CallEnds::to_service("shop/web".into(), 80)), BAD);
     reports.count(of(lacked), BAD);
