@@ -51,7 +51,7 @@ fn ungiven_call_is_refused_with_object_that_gives_it() {
 
 #[test]
 fn given_call_names_object_and_what_recognised_it() {
-    let cluster = with_pay(&json!([]));
+    let cluster = with_pay(&Value::Null);
     for (to, by) in [
         (HOST, "by host api.pay.example, which is not resolved yet"),
         ("External/a.b.cdn.example", "by host a.b.cdn.example"),
@@ -118,7 +118,7 @@ fn account_without_pods_is_explained_by_its_namespace() {
     query.from.name = "newcomer".to_owned();
     let status = explain(&denying(), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
-    let status = explain(&with_pay(&json!([])), &query);
+    let status = explain(&with_pay(&Value::Null), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 }
 
@@ -148,7 +148,7 @@ fn users_without_rights_at_caller_see_no_object() {
     let mut query = call(HOST, 443);
     query.from.kind = "ServiceAccount".to_owned();
     query.from.name = "web".to_owned();
-    for cluster in [denying(), with_pay(&json!([]))] {
+    for cluster in [denying(), with_pay(&Value::Null)] {
         let (model, _) = cluster.compile();
         let none = |_: &BTreeSet<PodId>| SeenCallers::default();
         let explained = model.explain(&query, CallerView::AccountOnly, &owner, &none);
