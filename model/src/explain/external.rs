@@ -173,6 +173,12 @@ pub(super) fn of_service(
     let pod = ObjectKey::new(identity.namespace()?, "");
     let route = index.external_route((service, port), &pod, account)?;
     let (object, host) = (&route.target.object, &route.target.host);
+    let changed = match (&route.port.tls, route.gateway, route.port.protocol) {
+        (Some(_), Some(_), _) => ", which requests name, in TLS that the Gateway begins",
+        (Some(_), None, _) => ", which requests name, in TLS that the caller's proxy begins",
+        (None, _, ExternalProtocol::Http) => ", which requests name",
+        (None, ..) => "",
+    };
     let (refused, note) = if route.target.denied {
         let note = format!("{object} stands for it, and admits no call of this account");
         (Some(Reason::EgressDenied), note)
@@ -180,14 +186,14 @@ pub(super) fn of_service(
         let (refused, way) = by_gateway(index, route.target.gateway.as_deref());
         (
             refused,
-            format!("{object} stands for it, as host {host}{way}"),
+            format!("{object} stands for it, as host {host}{changed}{way}"),
         )
     } else if route.addresses.is_empty() {
         let note = format!("host {host} of {object} has no address outside the cluster");
         (Some(Reason::NoEndpoint), note)
     } else {
         let addresses = route.addresses.len();
-        let note = format!("{object} leads to host {host}, with {addresses} addresses");
+        let note = format!("{object} leads to host {host}{changed}; it has {addresses} addresses");
         (None, note)
     };
     Some(Leaving {
