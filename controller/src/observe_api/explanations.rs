@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Programmed,
-    Resource,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, NodeKind,
+    Programmed, Resource,
 };
 use http::StatusCode;
 use model::PodId;
@@ -319,7 +319,7 @@ fn explain(
     elsewhere.remove(&spec.to.namespace);
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
-        explained.status.seen = seen(context, spec, explained.counted_at);
+        explained.status.seen = seen(context, spec, &explained);
         let met = explained.status.seen.as_ref().map(of_seen_calls);
         explained.status.steps.extend(met.unwrap_or_default());
     }
@@ -398,11 +398,11 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
 }
 
 /// What was counted, where edges distinguish these two from others: they begin and end at what owns
-/// the pods.
+/// the pods, or end at a known name outside the mesh.
 fn seen(
     context: &ObserveContext,
     spec: &ExplanationSpec,
-    counted_at: CountedPort,
+    explained: &Explained,
 ) -> Option<crds::observe::RecentCalls> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
@@ -420,6 +420,10 @@ fn seen(
     {
         return None;
     }
+    let outside = explained.counted_outside.as_ref();
+    if outside.is_some_and(BTreeSet::is_empty) {
+        return None;
+    }
     let caller = if from.outside {
         None
     } else {
@@ -431,14 +435,17 @@ fn seen(
     Some(context.graph.between(now, |edge| {
         let by = match &caller {
             Some(caller) => edge.from == *caller,
-            None => edge.from.kind == crds::observe::NodeKind::Outside,
+            None => edge.from.kind == NodeKind::Outside,
         };
-        let port = match counted_at {
+        let port = match explained.counted_at {
             CountedPort::AsAsked => to.port.is_none_or(|port| port == edge.port),
             CountedPort::Of(port) => port == edge.port,
             CountedPort::Past => false,
         };
         let through = to.kind == "Service" && edge.service.as_ref() == Some(&called) && port;
-        by && (through || workload.as_ref() == Some(&edge.to))
+        let left = edge.to.kind == NodeKind::External
+            && outside.is_some_and(|names| names.contains(&*edge.to.object.name))
+            && port;
+        by && (through || left || workload.as_ref() == Some(&edge.to))
     }))
 }

@@ -201,7 +201,7 @@ pub struct EarlierRule {
     pub name: String,
     /// What the rule wants, such as `path below /api`.
     pub wants: String,
-    /// What of that the call does not fit.
+    /// Why the call does not fit, such as `the path does not fit`.
     pub fails: String,
 }
 

@@ -60,10 +60,9 @@ pub struct ExternalServiceSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
     )]
     pub ports: Vec<ExternalServicePort>,
-    /// Limits the object to these callers, at most 64. All callers of this namespace when empty or
-    /// left out.
+    /// Limits the object to these callers, 1 to 64. All callers of this namespace when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(min = 1, max = 64))]
     pub sources: Option<Vec<ExternalSource>>,
     /// The Gateway by which calls leave the mesh. Each caller's own proxy sends them out when left
     /// out.

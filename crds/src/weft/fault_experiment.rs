@@ -38,15 +38,15 @@ pub struct FaultExperimentSpec {
     pub hypothesis: Option<String>,
     /// The Service whose callers meet the fault.
     pub target_ref: FaultTargetRef,
-    /// Limits the fault to requests that fit one of these HTTPRouteGroups of this namespace, at
-    /// most 16. All requests and connections when empty or left out.
+    /// Limits the fault to requests that fit one of these HTTPRouteGroups of this namespace, 1 to
+    /// 16. All requests and connections when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(min = 1, max = 16))]
     pub routes: Option<Vec<RouteRef>>,
-    /// Limits the fault to these callers, at most 64, as in a TrafficTarget. All callers whose
-    /// namespaces allow it when empty or left out.
+    /// Limits the fault to these callers, 1 to 64, as in a TrafficTarget. All callers whose
+    /// namespaces allow it when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(min = 1, max = 64))]
     pub sources: Option<Vec<SourceRef>>,
     /// Limits the fault to calls that go to these pods. All pods when left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -88,6 +88,16 @@ async fn refusal_names_nothing_of_the_mesh() {
 }
 
 #[tokio::test]
+async fn connect_is_refused_without_advice_about_services() {
+    let edge = Edge::ruled(all()).await;
+    let head = "CONNECT web.example:443 HTTP/1.1\r\nHost: web.example:443\r\n";
+    let (status, text) = edge.ask(head).await;
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("not served at a Gateway"), "{text}");
+    assert!(!text.contains("tcp-"), "{text}");
+}
+
+#[tokio::test]
 async fn redirect_names_the_port_of_the_listener() {
     let redirect = |scheme: Option<Scheme>, port: Option<u16>| {
         let redirect = Redirect {

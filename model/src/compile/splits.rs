@@ -332,7 +332,7 @@ impl Reading<'_> {
             .collect();
         if !stranded.is_empty() {
             let message = format!(
-                "no backend with a weight takes port {}; it answers 503",
+                "no backend with a weight takes port {}; where this split decides, it answers 503",
                 few(&stranded)
             );
             self.about

@@ -60,6 +60,9 @@ pub struct Explained {
     pub namespaces: BTreeSet<Arc<str>>,
     /// By which port of a called Service the calls are counted.
     pub counted_at: CountedPort,
+    /// By which names outside the mesh the calls are counted: none where that is not known.
+    /// `None` for calls inside.
+    pub counted_outside: Option<BTreeSet<Arc<str>>>,
     /// Objects that they judge by, with the generation that is compiled.
     pub origins: BTreeSet<(ObjectRef, i64)>,
 }
@@ -111,6 +114,12 @@ impl Model {
         }
         let mut explained = self.put_together(&question, &outcomes, owner, callers);
         explained.status.rule = rule_of(&outcomes);
+        if let Called::External(outside) = &question.to {
+            let objects = outcomes.iter();
+            let objects = objects.filter_map(|outcome| outcome.backend_route.split.as_ref());
+            let names = external::counted_as(outside, &question.request, objects);
+            explained.counted_outside = Some(names);
+        }
         Ok(explained)
     }
 

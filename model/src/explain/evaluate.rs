@@ -73,6 +73,10 @@ impl EvaluatedEndpoint {
     }
 }
 
+/// Why no access rule is evaluated at a listener.
+const AT_GATEWAY: &str = "a Gateway listens here, which evaluates its own routes: kubectl describe \
+                          gateway and httproute show them";
+
 /// Judges one endpoint.
 pub(super) fn endpoint(
     model: &Model,
@@ -91,6 +95,9 @@ pub(super) fn endpoint(
     };
     if PROXY_PORTS.contains(&endpoint.port) {
         return at_own_port(caller, endpoint);
+    }
+    if proxy.is_gateway {
+        return not_evaluated(endpoint, AT_GATEWAY);
     }
     if proxy.skips(endpoint.port) {
         return not_evaluated(

@@ -1,7 +1,9 @@
 //! Explains calls that leave the mesh as the caller's proxy decides them: which ExternalService
 //! gives a call, or that none does.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crds::weft;
 use http::header::HOST;
@@ -178,6 +180,12 @@ pub(super) fn of_service(
     let pod = ObjectKey::new(identity.namespace()?, "");
     let route = index.external_route((service, port), &pod, account)?;
     let (object, host) = (&route.target.object, &route.target.host);
+    let changed = match (&route.port.tls, route.gateway, route.port.protocol) {
+        (Some(_), Some(_), _) => ", which requests name, in TLS that the Gateway begins",
+        (Some(_), None, _) => ", which requests name, in TLS that the caller's proxy begins",
+        (None, _, ExternalProtocol::Http) => ", which requests name",
+        (None, ..) => "",
+    };
     let (refused, note) = if route.target.denied {
         let note = format!("{object} stands for it, and admits no call of this account");
         (Some(Reason::EgressDenied), note)
@@ -185,14 +193,14 @@ pub(super) fn of_service(
         let (refused, way) = by_gateway(index, route.target.gateway.as_deref());
         (
             refused,
-            format!("{object} stands for it, as host {host}{way}"),
+            format!("{object} stands for it, as host {host}{changed}{way}"),
         )
     } else if route.addresses.is_empty() {
         let note = format!("host {host} of {object} has no address outside the cluster");
         (Some(Reason::NoEndpoint), note)
     } else {
         let addresses = route.addresses.len();
-        let note = format!("{object} leads to host {host}, with {addresses} addresses");
+        let note = format!("{object} leads to host {host}{changed}; it has {addresses} addresses");
         (None, note)
     };
     Some(Leaving {
@@ -201,6 +209,31 @@ pub(super) fn of_service(
         refused,
         note: Some(note),
     })
+}
+
+/// By which names proxies count such calls: by the objects that give them, and without one by the
+/// host, else the address. None where that is not known: bytes to a host may be counted by the
+/// address that was dialled.
+pub(super) fn counted_as<'a>(
+    to: &Outside,
+    request: &Request,
+    objects: impl Iterator<Item = &'a Origin>,
+) -> BTreeSet<Arc<str>> {
+    let mut names: BTreeSet<Arc<str>> = objects.map(|object| Arc::clone(object.label())).collect();
+    if let Some(address) = to.address() {
+        names.insert(address.to_canonical().to_string().into());
+    } else if request.tcp && names.is_empty() {
+        return names;
+    } else if let Some(host) = host_name(&to.name) {
+        names.insert(Arc::from(&*host));
+    }
+    if !request.tcp
+        && let Some(host) = request.headers.get(HOST)
+        && let Some(host) = host.to_str().ok().and_then(host_name)
+    {
+        names.insert(Arc::from(&*host));
+    }
+    names
 }
 
 /// The object that would give a refused call, where none does; to a caller whose account is known.

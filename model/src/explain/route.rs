@@ -49,7 +49,7 @@ pub(super) struct BackendRoute {
     pub(super) instead: Option<Instead>,
     /// To be said beside it.
     pub(super) note: Option<String>,
-    /// It leads out of the cluster: relayed as it is, and evaluated by no proxy of the mesh.
+    /// It leads out of the cluster, and no proxy of the mesh evaluates it.
     pub(super) outside: bool,
     /// With some host the call goes another way, and no host was said.
     pub(super) by_host: bool,

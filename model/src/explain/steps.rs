@@ -129,7 +129,7 @@ fn way(backend_route: &BackendRoute, share: &str, split: &str) -> String {
             format!("{split} leaves no backend that has this port and a weight")
         }
         _ if backend_route.outside => {
-            format!("{share}: relayed as it is, no proxy of the mesh evaluates rules for it")
+            format!("{share}: leaves the mesh, no proxy of the mesh evaluates rules for it")
         }
         _ => match &backend_route.redirect {
             Some(redirect) => format!("{split}: the caller's proxy answers with {redirect}"),

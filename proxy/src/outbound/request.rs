@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use policy::http_match::RequestFacts;
+use policy::reason::Reason;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -175,9 +176,14 @@ fn receive(
 ) -> Result<Received, Rejected> {
     let mut received = match Received::new(request, Upgrades::Own) {
         Ok(received) => received,
-        Err(rejected) => {
+        Err(mut rejected) => {
             let config = &connection.proxy.config;
             call.set_ends(config.inspect(|now| connection.call_ends(now)));
+            // Clients outside the mesh have no Service whose port they could name otherwise.
+            if connection.edge().is_some() && rejected.parts.method == Method::CONNECT {
+                let detail = "CONNECT is not served at a Gateway; send the request itself";
+                rejected.failure = Failure::refused(Reason::BadRequest, detail);
+            }
             return Err(rejected);
         }
     };

@@ -146,7 +146,7 @@ fn earlier(rule: &EarlierRule) -> String {
         fails,
     } = rule;
     let placed = placed(object, *rule, name);
-    format!(" before  {placed} wants {wants}: {fails} does not fit")
+    format!(" before  {placed} wants {wants}: {fails}")
 }
 
 /// A rule by its place, and its name if it has one.

@@ -17,7 +17,7 @@ use policy::reason::Reason;
 use serde_json::{Value, json};
 
 use super::called::{self, Account};
-use super::observed_calls::served;
+use super::observed_calls::{served, unserved};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -120,7 +120,7 @@ impl LeavingCalls {
             ));
         }
         if !served(edge) {
-            return Err("was not served".to_owned());
+            return Err(unserved(edge));
         }
         if edge.port == 0 || name == OTHER {
             return Err("is counted together with others".to_owned());
@@ -238,6 +238,7 @@ mod tests {
             "nodes": [
                 workload("web"), workload("job"), outside("api.pay.example"),
                 outside("203.0.113.7"), outside("shop/payments"), outside("A b"),
+                outside("new.example"),
             ],
             "edges": edges,
         });
@@ -316,14 +317,17 @@ mod tests {
         unknown["identities"] = json!([]);
         let given = edge("web", "shop/payments", 443, "tls");
         let nameless = edge("web", "A b", 80, "tcp");
-        let (objects, left) = suggested(&[failed, refused, unknown, given, nameless]);
+        let mut newest = edge("web", "new.example", 443, "tls");
+        (newest["requests"], newest["success"]) = (json!(0), json!(0));
+        let (objects, left) = suggested(&[failed, refused, unknown, given, nameless, newest]);
         assert_eq!(objects, [Value::Null; 0]);
-        assert_eq!(left.len(), 4, "what an object gives is done: {left:?}");
+        assert_eq!(left.len(), 5, "what an object gives is done: {left:?}");
         for (line, why) in left.iter().zip([
             "was not served",
             "2 of its calls are refused",
             "its account is not",
             "its name is none",
+            "calls of the last 30 s are not counted yet",
         ]) {
             assert!(line.contains(why), "{line}");
         }

@@ -99,10 +99,7 @@ impl Calls {
         let traffic = evidence.traffic;
         refusals::earlier_refusals_are_known(traffic, edge)?;
         if !served(edge) {
-            return Err(match edge.requests {
-                0 => format!("is only persisted, last seen {}", edge.last_seen),
-                _ => "was not served".to_owned(),
-            });
+            return Err(unserved(edge));
         }
         let share = proven(edge);
         if share <= 0.0 {
@@ -222,6 +219,18 @@ impl Calls {
 /// Now, or in one of the minutes that are known.
 pub(super) fn served(edge: &Edge) -> bool {
     edge.success > 0 || edge.open > 0 || edge.history.iter().any(Minute::served)
+}
+
+/// Why calls that are not known to have been served are skipped. A window of minutes ends with a
+/// half minute, so the newest calls are in none yet.
+pub(super) fn unserved(edge: &Edge) -> String {
+    match edge.requests {
+        0 => format!(
+            "is only persisted, last seen {}; calls of the last 30 s are not counted yet",
+            edge.last_seen
+        ),
+        _ => "was not served".to_owned(),
+    }
 }
 
 /// The share of the calls that mutual TLS proved, now and in the minutes that are known. A part

@@ -91,7 +91,7 @@ async fn explanation_names_the_rule_and_earlier_ones() {
     answer["status"]["rule"] = json!({
         "object": "HTTPRoute shop/web", "rule": 1, "audience": "bank",
         "earlier": [{"object": "HTTPRoute shop/web", "rule": 0, "name": "beta",
-            "wants": "header x-beta: yes", "fails": "header x-beta"}],
+            "wants": "header x-beta: yes", "fails": "header x-beta does not fit"}],
     });
     let explained = async |format: &str| {
         let line = format!("weft explain deploy/web svc/cart:80 DELETE /items/7 -o {format}");

@@ -205,6 +205,16 @@ impl Validate for FaultExperimentSpec {
 impl FaultExperimentSpec {
     fn read(&self, reader: &mut FieldReader<'_>) -> Option<Experiment> {
         let (target, port) = self.target(reader);
+        let no_route = self.routes.as_ref().is_some_and(Vec::is_empty);
+        let no_source = self.sources.as_ref().is_some_and(Vec::is_empty);
+        // An edit that takes the last one out does not mean all.
+        for (field, is_empty) in [("spec.routes", no_route), ("spec.sources", no_source)] {
+            if is_empty {
+                let text = "is empty, so no call would be harmed; name one, or remove the field to \
+                            mean all";
+                reader.wrong(field, text);
+            }
+        }
         let routes = scope::routes(self.routes.as_deref(), reader.mistakes());
         let sources = scope::sources(self.sources.as_deref(), reader.mistakes());
         let endpoints = endpoints(self.endpoints.as_ref(), reader);

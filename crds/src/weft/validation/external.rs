@@ -45,7 +45,7 @@ pub struct External {
     pub addresses: Vec<IpNet>,
     /// Each number once.
     pub ports: Vec<ExternalPort>,
-    /// The callers that it admits. Without any, all of its namespace.
+    /// The callers that it admits. Without any, all of its namespace: an empty list is a mistake.
     pub sources: Vec<Source>,
     /// The Gateway by which calls leave, by namespace and name; `None`: each caller's own proxy.
     pub gateway: Option<(Arc<str>, Arc<str>)>,
@@ -122,7 +122,7 @@ impl ExternalServiceSpec {
             ports: self.ports(&addresses, reader),
             hosts,
             addresses,
-            sources: sources(self.sources.as_deref().unwrap_or_default(), at, reader),
+            sources: sources(self.sources.as_deref(), at, reader),
             gateway: self
                 .gateway
                 .as_ref()
@@ -296,11 +296,20 @@ fn gateway(
 /// Accounts of the object's namespace. Those of others only where the mesh itself stands: else any
 /// namespace could open the walls of all.
 fn sources(
-    written: &[ExternalSource],
+    written: Option<&[ExternalSource]>,
     at: &ValidationContext<'_>,
     reader: &mut FieldReader<'_>,
 ) -> Vec<Source> {
     const FIELD: &str = "spec.sources";
+    let Some(written) = written else {
+        return Vec::new();
+    };
+    // An edit that takes the last account out means none, never all.
+    if written.is_empty() {
+        let text = "is empty, so it admits no account; name one, remove the field to admit all of \
+                    the namespace, or delete the object";
+        reader.wrong(FIELD, text);
+    }
     if !reader.fits(FIELD, written, MOST_SOURCES) {
         return Vec::new();
     }

@@ -127,9 +127,12 @@ pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
         found.push(finding);
     }
     let others_hold = rules.iter().any(|rule| rule.broken.is_none());
-    for broken in rules.iter().filter_map(|rule| rule.broken.as_ref()) {
+    for rule in rules {
+        let Some(broken) = &rule.broken else {
+            continue;
+        };
         let (reason, path) = (Reason::UnsupportedValue, &broken.path);
-        let message = format!("{}; requests that fit this rule get 500", broken.message);
+        let message = format!("{}; {}", broken.message, without(route.kind, rule));
         found.push(if others_hold {
             Finding::warn(reason, path, message)
         } else {
@@ -137,6 +140,29 @@ pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
         });
     }
     found
+}
+
+/// What becomes of the requests of a rule that cannot be served. Those that a match meant that
+/// cannot be read are not known.
+fn without(kind: RouteKind, rule: &RouteRule) -> &'static str {
+    let tells_requests_apart = match kind {
+        RouteKind::Http | RouteKind::Grpc => true,
+        RouteKind::Tcp | RouteKind::Tls => false,
+    };
+    if tells_requests_apart && rule.matches.is_empty() {
+        "no request fits this rule, so that other rules decide: correct it"
+    } else if lacks_a_match(rule) {
+        "no request fits this match, so that other rules decide, and requests that fit another \
+         match of this rule get 500: correct it"
+    } else {
+        "requests that fit this rule get 500"
+    }
+}
+
+/// Whether a match of it cannot be read.
+fn lacks_a_match(rule: &RouteRule) -> bool {
+    let broken = rule.broken.as_ref();
+    broken.is_some_and(|broken| broken.path.contains("].matches"))
 }
 
 /// The rules that decide about calls.
@@ -197,11 +223,16 @@ fn partially_invalid(route: &Route) -> Option<Condition> {
         Some(name) => format!("spec.rules[{nth}] ({name})"),
         None => format!("spec.rules[{nth}]"),
     });
+    let unread = if broken.iter().any(|(_, rule)| lacks_a_match(rule)) {
+        ", no request fits a match that cannot be read"
+    } else {
+        ""
+    };
     Some(Condition {
         status: true,
         reason: Reason::UnsupportedValue.as_str(),
         message: format!(
-            "Dropped Rule {}: requests that fit it get 500, and the other rules hold",
+            "Dropped Rule {}: requests that fit it get 500{unread}, and the other rules hold",
             few(places)
         ),
     })

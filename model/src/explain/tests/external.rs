@@ -51,7 +51,7 @@ fn ungiven_call_is_refused_with_object_that_gives_it() {
 
 #[test]
 fn given_call_names_object_and_what_recognised_it() {
-    let cluster = with_pay(&json!([]));
+    let cluster = with_pay(&Value::Null);
     for (to, by) in [
         (HOST, "by host api.pay.example, which is not resolved yet"),
         ("External/a.b.cdn.example", "by host a.b.cdn.example"),
@@ -118,7 +118,7 @@ fn account_without_pods_is_explained_by_its_namespace() {
     query.from.name = "newcomer".to_owned();
     let status = explain(&denying(), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
-    let status = explain(&with_pay(&json!([])), &query);
+    let status = explain(&with_pay(&Value::Null), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 }
 
@@ -144,11 +144,32 @@ fn bytes_of_account_without_pods_go_by_resolved_addresses() {
 }
 
 #[test]
+fn service_for_host_says_what_its_proxy_changes() {
+    let port = json!({"port": 80, "protocol": "HTTP", "targetPort": 443, "tls": {}});
+    let pay = object("pay", &json!({"hosts": ["pay.example"], "ports": [port]}));
+    let mut stand_in = service("pay", "10.96.0.7", &[("", 80)]);
+    stand_in["spec"].as_object_mut().unwrap().remove("selector");
+    let mut collector = Collector::default();
+    for one in shop().with(pay).with(stand_in).objects() {
+        apply(&mut collector, one);
+    }
+    resolve_host(&mut collector, "pay.example", &["203.0.113.7"]);
+    let (model, _) = Model::compile(&collector.world(), &Defaults::default());
+    let query = spec("Pod/client", "Service/pay", "GET", "/");
+    let none = |_: &BTreeSet<PodId>| SeenCallers::default();
+    let explained = model.explain(&query, CallerView::Known, &owner, &none);
+    let route = &texts(&explained.unwrap().status, "route")[0];
+    let says = "pay.example, which requests name, in TLS that the caller's proxy begins";
+    assert!(route.contains(says), "{route}");
+    assert!(!route.contains("as it is"), "{route}");
+}
+
+#[test]
 fn users_without_rights_at_caller_see_no_object() {
     let mut query = call(HOST, 443);
     query.from.kind = "ServiceAccount".to_owned();
     query.from.name = "web".to_owned();
-    for cluster in [denying(), with_pay(&json!([]))] {
+    for cluster in [denying(), with_pay(&Value::Null)] {
         let (model, _) = cluster.compile();
         let none = |_: &BTreeSet<PodId>| SeenCallers::default();
         let explained = model.explain(&query, CallerView::AccountOnly, &owner, &none);

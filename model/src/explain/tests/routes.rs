@@ -81,6 +81,23 @@ fn calls_of_gateways_follow_splits_and_no_service_route() {
 }
 
 #[test]
+fn service_of_gateway_is_said_to_have_own_routes() {
+    let listeners = json!([listener("http", 80, "HTTP", "")]);
+    let pods = [endpoint("door-1", "10.0.0.91")];
+    let cluster = cluster()
+        .with(gateway_class())
+        .with(gateway("door", listeners))
+        .with(gateway_pod("door-1", "10.0.0.91", "door"))
+        .with(service("door-weft", "10.96.0.13", &[("http", 80)]))
+        .with(slice("door-x", "door-weft", &[("http", 8080)], &pods));
+    let query = spec("Pod/client", "Service/door-weft", "GET", "/");
+    let status = ask_with(&cluster, &query, &with_gateways());
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+    let wire = texts(&status, "wire");
+    assert!(wire[0].contains("evaluates its own routes"), "{wire:?}");
+}
+
+#[test]
 fn explanation_of_call_fitting_no_rule_is_refusal() {
     let cluster = cluster().with(http_route("web", "api", json!([rule_below("/a", "v2")])));
     let status = get(&cluster, "/b");

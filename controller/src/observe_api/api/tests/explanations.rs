@@ -2,10 +2,13 @@
 //!
 //! Claims: observe-20, observe-22, observe-23
 
+use std::time::SystemTime;
+
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{Bench, read, read_only};
+use crate::observe::reports::{INTERVAL, interval_of};
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
     Cluster, annotate, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
@@ -412,5 +415,55 @@ async fn called_side_permission_reveals_no_route_of_callers() {
             let is_there = body.to_string().contains(part);
             assert_eq!(is_there, sees, "{user}: {part}: {body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn calls_to_outside_host_are_counted_by_its_object() {
+    let pay = json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "ExternalService",
+        "metadata": {"name": "pay", "namespace": "shop"},
+        "spec": {"hosts": ["api.pay.example"], "ports": [{"port": 443, "protocol": "TLS"}]},
+    });
+    let bench = Bench::of(&shop().with(pay));
+    let now = SystemTime::now();
+    let reporter = crate::observe::reports::Reporter {
+        uid: "uid-client".into(),
+        pod: model::world::ObjectKey::new("shop", "client"),
+        account: None,
+    };
+    let edges = ["shop/pay", "other.example"].map(|remote| wire::v1::Edge {
+        side: wire::v1::Side::Client.into(),
+        success: 2,
+        port: 443,
+        remote: remote.to_owned(),
+        ..wire::v1::Edge::default()
+    });
+    let report = wire::v1::Report {
+        process: 1,
+        slot: (interval_of(now) - 1) * INTERVAL,
+        edges: edges.to_vec(),
+        ..wire::v1::Report::default()
+    };
+    bench.reports.take(&reporter, report, true, now);
+    bench.api.context.graph.look(now, true).await;
+    for (host, tcp, requests) in [
+        ("api.pay.example", false, json!(2)),
+        ("other.example", false, json!(2)),
+        ("quiet.example", false, json!(0)),
+        // The address decides by which they are counted.
+        ("other.example", true, Value::Null),
+    ] {
+        let mut query = explanation_query("shop", "Pod", "shop");
+        query["to"] = json!({"kind": "External", "name": host, "port": 443});
+        if tcp {
+            query["tcp"] = json!(true);
+            let fields = query.as_object_mut().unwrap();
+            fields.retain(|field, _| !["method", "path"].contains(&field.as_str()));
+        }
+        let path = "namespaces/shop/explanations";
+        let (status, body) = bench.explain("viewer", path, query).await;
+        assert_eq!(status, 201, "{body}");
+        assert_eq!(body["status"]["seen"]["requests"], requests, "{body}");
     }
 }

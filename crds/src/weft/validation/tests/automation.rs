@@ -118,7 +118,9 @@ const EXPERIMENT_MISTAKES: &str = r#"
 /targetRef/kind | "service" | - | you may mean Service
 /targetRef/name | "a.b" | - | name of a Service
 /targetRef/port | 0 | - | a port is from 1 to 65535
+/routes | [] | - | remove the field to mean all
 /routes/0/kind | "TCPRoute" | - | must be HTTPRouteGroup
+/sources | [] | - | remove the field to mean all
 /sources/0/kind | "Pod" | - | must be
 /endpoints/labels | {"-a": "b"} | /endpoints/labels[-a] | no label that a pod can have
 /endpoints/zone | "a b" | - | name of a zone

@@ -57,6 +57,7 @@ const MISTAKES: &str = r#"
 /ports/0/tls/serverName | "*.pay.example" | - | name of one host
 /ports/0/tls/caRef/name | "Pay CA" | - | name of a ConfigMap
 /ports/1/port | 80 | - | named twice
+/sources | [] | - | remove the field to admit all of the namespace
 /sources/0/kind | "Group" | - | must be ServiceAccount
 /sources/0/name | "" | - | name of a service account
 /sources/0/namespace | "other" | - | only objects of namespace
@@ -104,4 +105,6 @@ fn schema_and_judge_of_external_services_agree_at_bounds() {
     port.remove("tls").unwrap();
     let tried = agree::<ExternalServiceSpec>(&written);
     assert!(tried > 20, "{tried}");
+    let sources = &schema::<ExternalServiceSpec>()["properties"]["sources"];
+    assert_eq!(sources["minItems"], 1, "an empty list never means all");
 }

@@ -137,6 +137,33 @@ fn rule_that_cannot_be_served_keeps_its_place() {
 }
 
 #[test]
+fn status_says_that_unreadable_match_fits_no_request() {
+    let expression = json!({"path": {"type": "RegularExpression", "value": "/(a"}});
+    let exact = json!({"path": {"type": "Exact", "value": "/b"}});
+    let of_matches = |matches: Value| {
+        let mut broken = rule_below("/a", "v1");
+        broken["matches"] = matches;
+        let rules = json!([broken, rule_below("/", "v2")]);
+        cluster().with(http_route("web", "api", rules))
+    };
+    let alone = of_matches(json!([expression]));
+    assert_eq!(shares(&request(&table(&alone), "/a")), [share("v2", 1)]);
+    let report = parent(&alone, "HTTPRoute web");
+    let says = "no request fits this rule, so that other rules decide";
+    assert!(report.accepted.message.contains(says), "{report:?}");
+    let partly = report.partially_invalid.unwrap();
+    let says = "no request fits a match that cannot be read";
+    assert!(partly.message.contains(says), "{partly:?}");
+
+    let beside = of_matches(json!([expression, exact]));
+    let invalid = Forward::Refuse(reason::Reason::InvalidRoute);
+    assert_eq!(request(&table(&beside), "/b"), invalid);
+    let report = parent(&beside, "HTTPRoute web");
+    let says = "requests that fit another match of this rule get 500";
+    assert!(report.accepted.message.contains(says), "{report:?}");
+}
+
+#[test]
 fn later_rule_of_tcp_route_does_not_refuse_it() {
     let mut broken = rule_over(&[("v2", 1)]);
     broken["filters"] = json!([]);
