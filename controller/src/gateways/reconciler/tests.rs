@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+mod additions;
+
 use super::*;
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster::Cluster;
@@ -438,7 +440,7 @@ async fn gateway_stays_programmed_while_api_server_fails() {
     sleep(2 * EVERY).await;
     bench.is("Programmed", "True", "Programmed");
     let mut wrong = bench.read(SERVICE);
-    wrong["spec"]["selector"] = json!({"app": "other"});
+    wrong["spec"]["selector"]["app.kubernetes.io/name"] = json!("other");
     bench.api.put(SERVICE, wrong);
     bench.writes();
     bench.api.lose_answers(1);
