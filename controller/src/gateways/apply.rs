@@ -198,6 +198,17 @@ pub(super) fn is_refusal(error: &kube::Error) -> bool {
     }
 }
 
+/// The message of an error, for people: the rest of what the API server answers repeats it.
+pub(super) fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => {
+            format!("the API server answers {} {}", status.code, status.reason)
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Takes an object away that was made for the Gateway of this uid.
 ///
 /// # Errors

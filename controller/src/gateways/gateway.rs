@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::apply::{self, Applied, History, apply, is_refusal};
+use super::apply::{self, Applied, History, apply, is_refusal, message_of};
 use super::class::{current, is_about, put, resource};
 use super::ending;
 use super::objects::{self, Part, Wanted};
@@ -62,6 +62,10 @@ pub(super) struct Driven {
 /// What needs a person: the reason of its Event, and what the Event says.
 type Warning = (&'static str, String);
 
+const NOT_WRITTEN: &str = "NotWritten";
+/// The same where it may pass by itself: it is in the log alone.
+const NOT_NOW: &str = "NotWrittenNow";
+
 /// Why a Gateway cannot be run as it is written.
 struct Refusal {
     reason: &'static str,
@@ -99,7 +103,11 @@ impl Driven {
         };
         let object = ObjectRef::new(Kind::Gateway, key.namespace.clone(), key.name.clone());
         let ending = ending::soon(&facts.spec, &around.compiled.world, Timestamp::now());
-        let warnings = self.needs_a_person(key, (&made, ending.as_slice()));
+        let mut warnings = self.needs_a_person(key, (&made, ending.as_slice()));
+        // What the model refuses is reported with the other objects.
+        if report.accepted.status && !accepted.status {
+            warnings.insert((accepted.reason, accepted.message.clone()));
+        }
         self.record(around, &object, &facts, warnings);
         let of_proxies = (self.conditions).update(&object, around.compiled, around.observed);
         let acknowledged = of_proxies.map(|(_, [.., (_, programmed)])| programmed);
@@ -160,10 +168,11 @@ impl Driven {
                 Ok(Applied::Taken) => return Made::Taken(part),
                 Ok(Applied::Going) => {
                     let kind = part.kind();
-                    return Made::Failed(format!("{kind} {name} is being deleted"));
+                    return Made::Going(format!("{kind} {name} is being deleted"));
                 }
                 Err(error) => {
-                    let why = format!("{} {name} cannot be written: {error}", part.kind());
+                    let (kind, message) = (part.kind(), message_of(&error));
+                    let why = format!("{kind} {name} cannot be written: {message}");
                     return if is_refusal(&error) {
                         Made::Failed(why)
                     } else {
@@ -190,8 +199,17 @@ impl Driven {
     ) -> BTreeSet<Warning> {
         let ends = ending.iter().map(|text| ("CertificateEnds", text.clone()));
         let mut all: BTreeSet<Warning> = ends.collect();
-        if let Made::Taken(part) = made {
-            all.insert(("NameTaken", taken(*part, &key.namespace, &key.name)));
+        match made {
+            Made::Taken(part) => {
+                all.insert(("NameTaken", taken(*part, &key.namespace, &key.name)));
+            }
+            Made::Failed(why) => {
+                all.insert((NOT_WRITTEN, why.clone()));
+            }
+            Made::Unknown(why) => {
+                all.insert((NOT_NOW, why.clone()));
+            }
+            Made::Nothing | Made::Going(_) | Made::All { .. } => {}
         }
         for (part, history) in &self.histories {
             if let Some(fields) = history.left() {
@@ -219,7 +237,8 @@ impl Driven {
         for (reason, text) in warnings.difference(&self.warnings) {
             warn!(%object, reason, text, "a Gateway needs a person");
         }
-        for (reason, text) in &warnings {
+        let for_events = warnings.iter().filter(|(reason, _)| *reason != NOT_NOW);
+        for (reason, text) in for_events {
             around.events.record(Event {
                 about: About {
                     api_version: api_version(Kind::Gateway),
@@ -247,9 +266,7 @@ pub(super) async fn remove(
     gateway: &ObjectKey,
     uid: &str,
 ) -> Result<(), kube::Error> {
-    let Ok(name) = objects::name(&gateway.name) else {
-        return Ok(());
-    };
+    let name = objects::written_name(&gateway.name);
     // The Service first: no call comes any more then.
     for part in Part::ALL.into_iter().rev() {
         apply::remove(client, part, (&*gateway.namespace, name.as_str()), uid).await?;

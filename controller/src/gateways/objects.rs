@@ -89,19 +89,33 @@ pub(super) fn written_name(gateway: &str) -> String {
     resource_name(gateway)
 }
 
-/// The name of a Gateway's objects.
+/// The name of a Gateway's objects. Names of Gateways may have dots and begin with a digit, those
+/// of Services may not.
 ///
 /// # Errors
-/// When that is too long for a Service: why, and the way out.
+/// When a Service cannot have that name: why, and the way out.
 pub(super) fn name(gateway: &str) -> Result<String, String> {
     let name = written_name(gateway);
-    if name.len() > NAME_LIMIT {
-        return Err(format!(
-            "its Service would be named {name}, which is longer than {NAME_LIMIT} characters: give \
-             the Gateway a shorter name"
-        ));
-    }
-    Ok(name)
+    let of_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let (why, way_out) = if name.len() > NAME_LIMIT {
+        ("is longer than 63 characters", "a shorter name")
+    } else if !name.bytes().all(of_label) {
+        (
+            "has other characters than lowercase letters, digits and \"-\"",
+            "a name of these alone",
+        )
+    } else if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        (
+            "does not begin with a letter",
+            "a name that begins with one",
+        )
+    } else {
+        return Ok(name);
+    };
+    Err(format!(
+        "its Service would be named {name}, which no Service can be, because that {why}: give the \
+         Gateway {way_out}"
+    ))
 }
 
 /// One object as it should be. Where a Deployment's number of pods is left to others, that is
@@ -402,7 +416,16 @@ mod tests {
     #[test]
     fn names_of_objects_fit_into_services() {
         assert_eq!(name("shop").unwrap(), "shop-weft");
+        assert_eq!(name("s1-2").unwrap(), "s1-2-weft");
         assert!(name(&"a".repeat(58)).is_ok());
-        assert!(name(&"a".repeat(59)).unwrap_err().contains("shorter name"));
+        for (gateway, expected) in [
+            ("a".repeat(59).as_str(), "shorter name"),
+            ("my.gw", "named my.gw-weft"),
+            ("my.gw", "lowercase letters, digits"),
+            ("1shop", "begin with a letter"),
+        ] {
+            let why = name(gateway).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
     }
 }

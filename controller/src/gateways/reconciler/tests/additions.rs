@@ -1,27 +1,6 @@
 //! What others add to the objects of a Gateway goes where it changes what they mean.
 
-use std::future::pending;
-
 use super::*;
-
-const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/edge/events";
-
-impl Bench {
-    /// Its Events are written from now on.
-    fn write_events(&mut self) {
-        let (events, writer) = EventRecorder::new(self.api.client(), "me", Counter::default());
-        self.reconciler.events = events;
-        tokio::spawn(writer.run(pending()));
-    }
-
-    /// What its Events of this reason say.
-    fn notes(&self, reason: &str) -> Vec<String> {
-        let events = self.api.below(EVENTS).into_iter();
-        let events = events.filter(|event| event["reason"] == reason);
-        let notes = events.map(|event| event["note"].as_str().unwrap_or_default().to_owned());
-        notes.collect()
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn additions_go_and_labels_stay() {
