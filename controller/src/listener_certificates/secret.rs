@@ -76,13 +76,15 @@ pub(super) fn read(name: &ObjectKey, secret: Secret) -> Result<Certificate, Stri
     })?;
     CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| {
         let why = match error {
-            rustls::Error::InconsistentKeys(_) => "is of another certificate than tls.crt",
-            _ => "is of a kind that no proxy can use",
+            rustls::Error::InconsistentKeys(_) => {
+                "is of another certificate than tls.crt: replace it with the certificate's own"
+            }
+            _ => {
+                "is of a kind that no proxy can use: replace certificate and key with ones of RSA \
+                 (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519"
+            }
         };
-        format!(
-            "Secret {name}: {KEY} {why}: replace it with the certificate's own, of RSA, ECDSA or \
-             Ed25519"
-        )
+        format!("Secret {name}: {KEY} {why}")
     })?;
     Ok(Certificate {
         content,
@@ -194,6 +196,7 @@ mod tests {
     fn what_cannot_be_served_is_named_without_content() {
         let ((chain, key), (_, other)) = (pem(), pem());
         let long = chain.repeat(MAX_CHAIN + 1);
+        let unknown = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         for (entries, expected) in [
             (vec![(KEY, key.as_str())], "tls.crt is missing"),
             (vec![(CERTIFICATES, chain.as_str())], "tls.key is missing"),
@@ -208,6 +211,10 @@ mod tests {
             (
                 vec![(CERTIFICATES, chain.as_str()), (KEY, other.as_str())],
                 "another certificate",
+            ),
+            (
+                vec![(CERTIFICATES, chain.as_str()), (KEY, unknown)],
+                "RSA (2048 to 8192 bits)",
             ),
             (
                 vec![(CERTIFICATES, long.as_str()), (KEY, key.as_str())],
