@@ -2,8 +2,9 @@
 //! is.
 //!
 //! A Gateway has a ServiceAccount, a Deployment and a Service, all named `<gateway>-weft`, in its
-//! own namespace. `objects` says how they look, `apply` writes them and never touches one that was
-//! not made for the Gateway, `status` says what is written into the Gateway and its class.
+//! own namespace. `objects` says how they look, `compare` what differs, `apply` writes them and
+//! never touches one that was not made for the Gateway, `status` says what is written into the
+//! Gateway and its class.
 //! [`Reconciler`] goes from one Gateway to the next: it reads what is there, compares, writes. It
 //! reads again every few seconds instead of watching: what was changed behind its back is put right
 //! then, and no right to list is needed.
@@ -18,6 +19,7 @@
 
 mod apply;
 mod class;
+mod compare;
 mod ending;
 mod gateway;
 mod objects;

@@ -6,7 +6,8 @@
 //! replica reads for the streams that it serves; no replica is sent anything by another.
 //!
 //! A Secret that cannot be read stays as it was. One that is gone, or holds no certificate with
-//! its key any more, is not served: deleting it is how a certificate is withdrawn.
+//! its key any more, is not served: deleting it is how a certificate is withdrawn. So is one whose
+//! certificate has ended or is not valid yet, also where it ends while it cannot be read.
 //!
 //! Invariant: a key lies in [`ListenerCertificates`], in what is sent to the pods that serve it,
 //! and in nothing that is shown, logged or passed on. The message that holds one is cleared when it
@@ -178,7 +179,10 @@ impl Follower {
             }
             Err(error) => {
                 debug!(%key, %error, "certificate of a Gateway was not read");
-                return self.certificates.get(key).is_some();
+                match self.ended(key) {
+                    Some(why) => Err(why),
+                    None => return self.certificates.get(key).is_some(),
+                }
             }
         };
         let fact = match outcome {
@@ -196,15 +200,33 @@ impl Follower {
         true
     }
 
+    /// Why the certificate that is held for this Secret is not valid any more.
+    fn ended(&self, key: &ObjectKey) -> Option<String> {
+        let compiled = self.latest.borrow().clone()?;
+        let facts = compiled.world.listener_certificates.get(key)?;
+        match &**facts {
+            ListenerCertificateFacts::Usable { not_after, .. } => {
+                secret::invalid_at(key, (i64::MIN, *not_after), Timestamp::now())
+            }
+            ListenerCertificateFacts::Unusable(_) => None,
+        }
+    }
+
     /// Before the World says that it can be served it is there.
     fn keep(&self, key: &ObjectKey, certificate: Certificate) -> ListenerCertificateFacts {
         let Certificate {
             content,
+            not_before,
             not_after,
             fingerprint,
         } = certificate;
-        let left = not_after.saturating_sub(Timestamp::now().as_second());
+        let now = Timestamp::now();
+        let left = not_after.saturating_sub(now.as_second());
         self.metrics.expires_in(&key.namespace, &key.name, left);
+        if let Some(why) = secret::invalid_at(key, (not_before, not_after), now) {
+            self.certificates.remove(key);
+            return ListenerCertificateFacts::Unusable(why.into());
+        }
         self.certificates.insert(key, content);
         ListenerCertificateFacts::Usable {
             not_after,

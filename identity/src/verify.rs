@@ -82,11 +82,15 @@ fn identity_in(
     })
 }
 
-/// When a certificate ends, in seconds since 1970; none where it cannot be read.
+/// When a certificate begins and ends, in seconds since 1970; none where it cannot be read.
 #[must_use]
-pub fn ends_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+pub fn valid_between(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
     let certificate = parse(certificate).ok()?;
-    Some(certificate.validity().not_after.timestamp())
+    let validity = certificate.validity();
+    Some((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
 }
 
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,

@@ -5,35 +5,99 @@
 //! makes in the same moment; one that is ours is applied for its uid. A create notes its fields as
 //! those of an update, which no later apply could take away, so before the first apply that note
 //! is written as one of an apply, as kubectl does when it moves to server-side apply.
+//!
+//! An apply leaves what others have added. Where that must go a merge patch removes it. What comes
+//! again and again, by a webhook or another controller, is removed less often: else both would write
+//! for ever, and pods be made anew each time.
+
+use std::time::Duration;
 
 use crds::item::Item;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::objects::{MANAGER, Part, Wanted, covers, is_left_behind, is_owned, object};
+use super::compare::{Additions, additions, covers};
+use super::objects::{MANAGER, Part, Wanted, is_left_behind, is_owned, object};
 use crate::settings::gateways::GatewaySettings;
+
+/// How often in a row the same additions are removed at once: more often than a person repeats an
+/// edit.
+const AT_ONCE: u32 = 5;
+/// Until they are removed again then.
+const LATER: Duration = Duration::from_secs(3600);
+
+type Objects = Api<Item<DynamicObject>>;
 
 /// What was found, and done about it.
 #[derive(Debug)]
 pub(super) enum Applied {
     /// It was as it should be.
     Same { live: Value },
-    /// It was written. `as_wanted`: as it was wanted, for the next comparison; none where it has
-    /// to be applied once more.
-    Written {
-        live: Value,
-        as_wanted: Option<Value>,
-    },
+    /// It was written.
+    Written { live: Value },
     /// The name is another owner's.
     Taken,
     /// The object is going, and its successor can only be made then.
     Going,
 }
 
-/// Makes one object of a Gateway as it should be. `before`: as it was wanted when it was applied
-/// last, if this process has applied it.
+/// What is known of one object between two looks.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// As it was wanted when this process applied it last.
+    applied: Option<Value>,
+    removed: Option<Removal>,
+    /// Fields with additions that are left for a while.
+    left: Vec<String>,
+}
+
+/// What was removed last.
+#[derive(Debug)]
+struct Removal {
+    additions: Additions,
+    /// In a row.
+    times: u32,
+    at: Instant,
+}
+
+impl History {
+    /// What others have added, and is not removed for now because it came again and again.
+    pub(super) fn left(&self) -> Option<String> {
+        (!self.left.is_empty()).then(|| self.left.join(", "))
+    }
+
+    fn is_due(&self, additions: &Additions, now: Instant) -> bool {
+        self.removed.as_ref().is_none_or(|last| {
+            last.additions != *additions || last.times < AT_ONCE || now >= last.at + LATER
+        })
+    }
+
+    fn removed(&mut self, additions: Additions, now: Instant) {
+        let before = self.removed.take();
+        let before = before.filter(|last| last.additions == additions);
+        let times = before.map_or(0, |last| last.times).saturating_add(1);
+        self.removed = Some(Removal {
+            additions,
+            times,
+            at: now,
+        });
+    }
+
+    /// The answer to the removal has them still: it is no use to do that again soon.
+    fn kept(&mut self, additions: Additions, now: Instant) {
+        self.left.clone_from(&additions.fields);
+        self.removed = Some(Removal {
+            additions,
+            times: AT_ONCE,
+            at: now,
+        });
+    }
+}
+
+/// Makes one object of a Gateway as it should be.
 ///
 /// # Errors
 /// When it cannot be read or written, also where another client writes at the same time.
@@ -43,18 +107,16 @@ pub(super) async fn apply(
     name: &str,
     wanted: &Wanted,
     settings: &GatewaySettings,
-    before: Option<&Value>,
+    history: &mut History,
 ) -> Result<Applied, kube::Error> {
     let namespace = &*wanted.gateway.namespace;
-    let api: Api<Item<DynamicObject>> =
-        Api::namespaced_with(client.clone(), namespace, &resource(part));
+    let api: Objects = Api::namespaced_with(client.clone(), namespace, &resource(part));
     let Some(live) = api.get_opt(name).await?.map(value) else {
+        // It has to be applied once more.
+        *history = History::default();
         let object = object(part, name, wanted, settings, None);
         let live = create(client, part, namespace, object).await?;
-        return Ok(Applied::Written {
-            live,
-            as_wanted: None,
-        });
+        return Ok(Applied::Written { live });
     };
     if !is_owned(&live, &wanted.uid) {
         let goes = is_left_behind(&live, wanted);
@@ -65,29 +127,86 @@ pub(super) async fn apply(
     }
     let as_wanted = object(part, name, wanted, settings, None);
     let mut complete = object(part, name, wanted, settings, live["spec"].get("replicas"));
-    if before == Some(&as_wanted) && covers(&live, &complete) {
-        return Ok(Applied::Same { live });
+    if history.applied.as_ref() == Some(&as_wanted) && covers(&live, &complete) {
+        return clean(&api, (part, name), live, &complete, history).await;
     }
-    if let Some(fields) = as_applied(&live) {
-        let version = &live["metadata"]["resourceVersion"];
-        let patch = json!({"metadata": {"resourceVersion": version, "managedFields": fields}});
-        let params = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        api.patch(name, &params, &Patch::Merge(&patch)).await?;
-    }
+    let live = noted_as_applied(&api, name, live).await?;
     // No other object of that name than the one that was judged.
     let uid = &live["metadata"]["uid"];
     if uid.is_string() {
         complete["metadata"]["uid"] = uid.clone();
     }
-    let params = PatchParams::apply(MANAGER).force();
-    let written = api.patch(name, &params, &Patch::Apply(&complete)).await?;
-    Ok(Applied::Written {
-        live: value(written),
-        as_wanted: Some(as_wanted),
+    let (params, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(&complete));
+    let written = match api.patch(name, &params, &patch).await {
+        // With an addition it may be invalid, such as a volume of two sources.
+        Err(kube::Error::Api(status))
+            if status.code == 422 && additions(part, &live, &complete).is_some() =>
+        {
+            clean(&api, (part, name), live, &complete, history).await?;
+            api.patch(name, &params, &patch).await?
+        }
+        outcome => outcome?,
+    };
+    history.applied = Some(as_wanted);
+    let cleaned = clean(&api, (part, name), value(written), &complete, history).await?;
+    Ok(match cleaned {
+        Applied::Same { live } => Applied::Written { live },
+        cleaned => cleaned,
     })
+}
+
+/// Removes what others have added and must not, of an object that is applied.
+async fn clean(
+    api: &Objects,
+    (part, name): (Part, &str),
+    live: Value,
+    wanted: &Value,
+    history: &mut History,
+) -> Result<Applied, kube::Error> {
+    history.left.clear();
+    let Some(added) = additions(part, &live, wanted) else {
+        return Ok(Applied::Same { live });
+    };
+    let now = Instant::now();
+    if !history.is_due(&added, now) {
+        history.left = added.fields;
+        return Ok(Applied::Same { live });
+    }
+    let mut patch = added.patch.clone();
+    // What was compared is what is written over.
+    let version = &live["metadata"]["resourceVersion"];
+    patch["metadata"] = json!({"resourceVersion": version});
+    let outcome = api.patch(name, &as_manager(), &Patch::Merge(&patch)).await;
+    if outcome.as_ref().err().is_none_or(is_refusal) {
+        history.removed(added, now);
+    }
+    let live = value(outcome?);
+    if let Some(added) = additions(part, &live, wanted) {
+        history.kept(added, now);
+    }
+    Ok(Applied::Written { live })
+}
+
+/// Whether the API server has decided so, and will again: neither it nor what it calls has failed, and
+/// no other client was in the way.
+pub(super) fn is_refusal(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            !status.is_conflict() && status.code != 429 && (400..500).contains(&status.code)
+        }
+        _ => false,
+    }
+}
+
+/// The message of an error, for people: the rest of what the API server answers repeats it.
+pub(super) fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => {
+            format!("the API server answers {} {}", status.code, status.reason)
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Takes an object away that was made for the Gateway of this uid.
@@ -100,8 +219,7 @@ pub(super) async fn remove(
     (namespace, name): (&str, &str),
     gateway: &str,
 ) -> Result<(), kube::Error> {
-    let api: Api<Item<DynamicObject>> =
-        Api::namespaced_with(client.clone(), namespace, &resource(part));
+    let api: Objects = Api::namespaced_with(client.clone(), namespace, &resource(part));
     let live = api.get_opt(name).await?.map(value);
     let Some(live) = live.filter(|live| is_owned(live, gateway)) else {
         return Ok(());
@@ -114,6 +232,26 @@ pub(super) async fn remove(
     match api.delete(name, &params).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         outcome => outcome.map(|_| ()),
+    }
+}
+
+/// The object with its notes about who wrote which field as an apply needs them.
+async fn noted_as_applied(api: &Objects, name: &str, live: Value) -> Result<Value, kube::Error> {
+    let Some(fields) = as_applied(&live) else {
+        return Ok(live);
+    };
+    let version = &live["metadata"]["resourceVersion"];
+    let patch = json!({"metadata": {"resourceVersion": version, "managedFields": fields}});
+    let written = api
+        .patch(name, &as_manager(), &Patch::Merge(&patch))
+        .await?;
+    Ok(value(written))
+}
+
+fn as_manager() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reconciles one Gateway: makes its Deployment, Service and ServiceAccount, and writes its status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crds::item::Item;
@@ -16,8 +16,9 @@ use policy::name::{Kind, ObjectRef};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::apply::{self, Applied, apply};
+use super::apply::{self, Applied, History, apply, is_refusal, message_of};
 use super::class::{current, is_about, put, resource};
 use super::ending;
 use super::objects::{self, Part, Wanted};
@@ -51,10 +52,19 @@ pub(super) struct Around<'a> {
 pub(super) struct Driven {
     /// As they were read last.
     parameters: Option<Parameters>,
-    /// The objects as they were wanted when they were applied last.
-    applied: BTreeMap<Part, Value>,
+    /// Of its objects.
+    histories: BTreeMap<Part, History>,
+    /// What was found at the last look that needs a person.
+    warnings: BTreeSet<Warning>,
     conditions: Conditions,
 }
+
+/// What needs a person: the reason of its Event, and what the Event says.
+type Warning = (&'static str, String);
+
+const NOT_WRITTEN: &str = "NotWritten";
+/// The same where it may pass by itself: it is in the log alone.
+const NOT_NOW: &str = "NotWrittenNow";
 
 /// Why a Gateway cannot be run as it is written.
 struct Refusal {
@@ -93,7 +103,12 @@ impl Driven {
         };
         let object = ObjectRef::new(Kind::Gateway, key.namespace.clone(), key.name.clone());
         let ending = ending::soon(&facts.spec, &around.compiled.world, Timestamp::now());
-        record(around, &object, &facts, (&made, ending.as_slice()));
+        let mut warnings = self.needs_a_person(key, (&made, ending.as_slice()));
+        // What the model refuses is reported with the other objects.
+        if report.accepted.status && !accepted.status {
+            warnings.insert((accepted.reason, accepted.message.clone()));
+        }
+        self.record(around, &object, &facts, warnings);
         let of_proxies = (self.conditions).update(&object, around.compiled, around.observed);
         let acknowledged = of_proxies.map(|(_, [.., (_, programmed)])| programmed);
         let programmed = programmed(&accepted, &made, key, acknowledged);
@@ -142,25 +157,22 @@ impl Driven {
     async fn make(&mut self, around: &Around<'_>, name: &str, wanted: &Wanted) -> Made {
         let (mut deployment, mut service) = (Value::Null, Value::Null);
         for part in Part::ALL {
-            let before = self.applied.get(&part);
-            let applied = apply(around.client, part, name, wanted, around.settings, before);
+            let history = self.histories.entry(part).or_default();
+            let applied = apply(around.client, part, name, wanted, around.settings, history);
             let live = match applied.await {
                 Ok(Applied::Same { live }) => live,
-                Ok(Applied::Written { live, as_wanted }) => {
+                Ok(Applied::Written { live }) => {
                     around.written.inc();
-                    match as_wanted {
-                        Some(as_wanted) => self.applied.insert(part, as_wanted),
-                        None => self.applied.remove(&part),
-                    };
                     live
                 }
                 Ok(Applied::Taken) => return Made::Taken(part),
                 Ok(Applied::Going) => {
                     let kind = part.kind();
-                    return Made::Failed(format!("{kind} {name} is being deleted"));
+                    return Made::Going(format!("{kind} {name} is being deleted"));
                 }
                 Err(error) => {
-                    let why = format!("{} {name} cannot be written: {error}", part.kind());
+                    let (kind, message) = (part.kind(), message_of(&error));
+                    let why = format!("{kind} {name} cannot be written: {message}");
                     return if is_refusal(&error) {
                         Made::Failed(why)
                     } else {
@@ -179,6 +191,70 @@ impl Driven {
             addresses: addresses(&service),
         }
     }
+
+    fn needs_a_person(
+        &self,
+        key: &ObjectKey,
+        (made, ending): (&Made, &[String]),
+    ) -> BTreeSet<Warning> {
+        let ends = ending.iter().map(|text| ("CertificateEnds", text.clone()));
+        let mut all: BTreeSet<Warning> = ends.collect();
+        match made {
+            Made::Taken(part) => {
+                all.insert(("NameTaken", taken(*part, &key.namespace, &key.name)));
+            }
+            Made::Failed(why) => {
+                all.insert((NOT_WRITTEN, why.clone()));
+            }
+            Made::Unknown(why) => {
+                all.insert((NOT_NOW, why.clone()));
+            }
+            Made::Nothing | Made::Going(_) | Made::All { .. } => {}
+        }
+        for (part, history) in &self.histories {
+            if let Some(fields) = history.left() {
+                let (kind, name) = (part.kind(), objects::written_name(&key.name));
+                let text = format!(
+                    "{kind} {}/{name}: {fields} is changed again each time that Weft undoes that: \
+                     keep the webhook or controller that does so away from this object; Weft tries \
+                     again within an hour",
+                    key.namespace
+                );
+                all.insert(("ForeignEdit", text));
+            }
+        }
+        all
+    }
+
+    /// Records what needs a person, and logs what is new of it.
+    fn record(
+        &mut self,
+        around: &Around<'_>,
+        object: &ObjectRef,
+        facts: &GatewayFacts,
+        warnings: BTreeSet<Warning>,
+    ) {
+        for (reason, text) in warnings.difference(&self.warnings) {
+            warn!(%object, reason, text, "a Gateway needs a person");
+        }
+        let for_events = warnings.iter().filter(|(reason, _)| *reason != NOT_NOW);
+        for (reason, text) in for_events {
+            around.events.record(Event {
+                about: About {
+                    api_version: api_version(Kind::Gateway),
+                    kind: Kind::Gateway.to_string(),
+                    namespace: object.namespace.to_string(),
+                    name: object.name.to_string(),
+                    uid: facts.meta.uid.to_string(),
+                },
+                event_type: EventType::Warning,
+                reason: *reason,
+                action: "Run",
+                text: text.clone(),
+            });
+        }
+        self.warnings = warnings;
+    }
 }
 
 /// Takes the objects away that were made for the Gateway of this uid, whichever replica made them.
@@ -190,9 +266,7 @@ pub(super) async fn remove(
     gateway: &ObjectKey,
     uid: &str,
 ) -> Result<(), kube::Error> {
-    let Ok(name) = objects::name(&gateway.name) else {
-        return Ok(());
-    };
+    let name = objects::written_name(&gateway.name);
     // The Service first: no call comes any more then.
     for part in Part::ALL.into_iter().rev() {
         apply::remove(client, part, (&*gateway.namespace, name.as_str()), uid).await?;
@@ -238,35 +312,6 @@ fn ports(facts: &GatewayFacts, report: &ObjectReport) -> BTreeMap<u16, u16> {
     ports.collect()
 }
 
-/// Records what needs a person.
-fn record(
-    around: &Around<'_>,
-    object: &ObjectRef,
-    facts: &GatewayFacts,
-    (made, ending): (&Made, &[String]),
-) {
-    let ends = ending.iter().map(|text| ("CertificateEnds", text.clone()));
-    let taken = match made {
-        Made::Taken(part) => Some(("NameTaken", taken(*part, &object.namespace, &object.name))),
-        _ => None,
-    };
-    for (reason, text) in ends.chain(taken) {
-        around.events.record(Event {
-            about: About {
-                api_version: api_version(Kind::Gateway),
-                kind: Kind::Gateway.to_string(),
-                namespace: object.namespace.to_string(),
-                name: object.name.to_string(),
-                uid: facts.meta.uid.to_string(),
-            },
-            event_type: EventType::Warning,
-            reason,
-            action: "Run",
-            text,
-        });
-    }
-}
-
 /// Writes the status, where it is not what it should be. Returns whether there is nothing to wait
 /// for.
 async fn write(
@@ -309,17 +354,6 @@ async fn write(
         put(&api, &key.name, &live, &status).await?;
     }
     Ok(is_settled)
-}
-
-/// Whether the API server has decided so, and will again: neither it nor what it calls has failed, and
-/// no other client was in the way.
-fn is_refusal(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => {
-            !status.is_conflict() && status.code != 429 && (400..500).contains(&status.code)
-        }
-        _ => false,
-    }
 }
 
 /// The condition of this generation as it stands, where it says that the Gateway is programmed.

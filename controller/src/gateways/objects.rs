@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::labels::{self, quantity_in_milli};
+use crds::labels;
 use crds::objects::{
     GATEWAY_CONTAINER, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE, TRUST_BUNDLE_KEY,
 };
@@ -89,19 +89,33 @@ pub(super) fn written_name(gateway: &str) -> String {
     resource_name(gateway)
 }
 
-/// The name of a Gateway's objects.
+/// The name of a Gateway's objects. Names of Gateways may have dots and begin with a digit, those
+/// of Services may not.
 ///
 /// # Errors
-/// When that is too long for a Service: why, and the way out.
+/// When a Service cannot have that name: why, and the way out.
 pub(super) fn name(gateway: &str) -> Result<String, String> {
     let name = written_name(gateway);
-    if name.len() > NAME_LIMIT {
-        return Err(format!(
-            "its Service would be named {name}, which is longer than {NAME_LIMIT} characters: give \
-             the Gateway a shorter name"
-        ));
-    }
-    Ok(name)
+    let of_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let (why, way_out) = if name.len() > NAME_LIMIT {
+        ("is longer than 63 characters", "a shorter name")
+    } else if !name.bytes().all(of_label) {
+        (
+            "has other characters than lowercase letters, digits and \"-\"",
+            "a name of these alone",
+        )
+    } else if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        (
+            "does not begin with a letter",
+            "a name that begins with one",
+        )
+    } else {
+        return Ok(name);
+    };
+    Err(format!(
+        "its Service would be named {name}, which no Service can be, because that {why}: give the \
+         Gateway {way_out}"
+    ))
 }
 
 /// One object as it should be. Where a Deployment's number of pods is left to others, that is
@@ -370,62 +384,9 @@ fn port_name(port: u16) -> String {
     format!("port-{port}")
 }
 
-/// Whether an object holds all that is wanted of it. What the API server and others have added
-/// counts as little as how an amount is written.
-pub(super) fn covers(live: &Value, wanted: &Value) -> bool {
-    match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(name, value)| {
-            let found = live.get(name);
-            found.is_some_and(|found| covers(found, value) || is_same_amount(name, found, value))
-        }),
-        (Value::Array(live), Value::Array(wanted)) => {
-            if wanted.iter().all(|one| one["name"].is_string()) && !wanted.is_empty() {
-                // The API server merges such lists by name.
-                let is_there = |one: &Value| live.iter().any(|found| covers(found, one));
-                return wanted.iter().all(is_there);
-            }
-            let mut pairs = live.iter().zip(wanted);
-            live.len() == wanted.len() && pairs.all(|(live, wanted)| covers(live, wanted))
-        }
-        (live, wanted) => live == wanted,
-    }
-}
-
-fn is_same_amount(name: &str, live: &Value, wanted: &Value) -> bool {
-    let amount = |value: &Value| value.as_str().and_then(quantity_in_milli);
-    ["cpu", "memory"].contains(&name) && amount(live).is_some() && amount(live) == amount(wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn defaults_and_additions_of_others_are_no_difference() {
-        let wanted = json!({"spec": {
-            "ports": [{"name": "port-80", "port": 80}],
-            "resources": {"cpu": "0.5", "memory": "1Gi"},
-            "args": ["run"],
-        }});
-        let live = json!({"metadata": {"uid": "u"}, "spec": {
-            "type": "LoadBalancer",
-            "ports": [{"name": "theirs", "port": 1}, {"name": "port-80", "port": 80, "nodePort": 30080}],
-            "resources": {"cpu": "500m", "memory": "1024Mi"},
-            "args": ["run"],
-        }});
-        assert!(covers(&live, &wanted));
-        for (pointer, value) in [
-            ("/spec/ports/1/port", json!(81)),
-            ("/spec/ports", json!([])),
-            ("/spec/resources/cpu", json!("501m")),
-            ("/spec/args", json!(["run", "more"])),
-            ("/spec/args", Value::Null),
-        ] {
-            let mut other = live.clone();
-            *other.pointer_mut(pointer).unwrap() = value;
-            assert!(!covers(&other, &wanted), "{pointer}");
-        }
-    }
 
     #[test]
     fn objects_of_an_earlier_gateway_go_and_others_stay() {
@@ -455,7 +416,16 @@ mod tests {
     #[test]
     fn names_of_objects_fit_into_services() {
         assert_eq!(name("shop").unwrap(), "shop-weft");
+        assert_eq!(name("s1-2").unwrap(), "s1-2-weft");
         assert!(name(&"a".repeat(58)).is_ok());
-        assert!(name(&"a".repeat(59)).unwrap_err().contains("shorter name"));
+        for (gateway, expected) in [
+            ("a".repeat(59).as_str(), "shorter name"),
+            ("my.gw", "named my.gw-weft"),
+            ("my.gw", "lowercase letters, digits"),
+            ("1shop", "begin with a letter"),
+        ] {
+            let why = name(gateway).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Made {
     Taken(Part),
     /// One could not be written, for this reason.
     Failed(String),
+    /// One is going that was made before, as this says.
+    Going(String),
     /// One could not be read or written now, which says nothing about how it is.
     Unknown(String),
     /// All of them, as they are now.
@@ -50,14 +52,17 @@ pub(super) fn programmed(
         message,
     };
     if !accepted.status {
-        return not("Invalid", "it is not accepted".to_owned());
+        let message = format!("it is not accepted: {}", accepted.message);
+        return not("Invalid", message);
     }
     let (deployment, addresses) = match made {
         Made::Nothing => return not("Pending", "nothing is made for it yet".to_owned()),
         Made::Taken(part) => {
             return not("NameTaken", taken(*part, &gateway.namespace, &gateway.name));
         }
-        Made::Failed(why) | Made::Unknown(why) => return not("Pending", why.clone()),
+        Made::Failed(why) | Made::Going(why) | Made::Unknown(why) => {
+            return not("Pending", why.clone());
+        }
         Made::All {
             deployment,
             addresses,

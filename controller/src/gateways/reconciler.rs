@@ -17,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::apply::message_of;
 use super::class::{self, Class};
 use super::gateway::{Around, Driven, remove};
 use crate::apiserver::events::EventRecorder;
@@ -133,7 +134,7 @@ impl Reconciler {
             settled.map(|is_settled| Some(if is_settled { EVERY } else { SOON }))
         };
         outcome.unwrap_or_else(|error| {
-            warn!(%object, %error, "not settled");
+            warn!(%object, error = %message_of(&error), "not settled");
             Some(RETRY)
         })
     }

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use identity::verify::ends_at;
+use identity::verify::valid_between;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use model::world::ObjectKey;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -22,11 +23,15 @@ const KEY: &str = "tls.key";
 const MAX_CHAIN: usize = 10;
 /// Bytes of a chain. One of three has about 4 KiB.
 const MAX_BYTES: usize = 64 * 1024;
+/// Seconds by which the clock of what issues certificates may be ahead of ours.
+const CLOCK_DIFFERENCE: i64 = 5 * 60;
 
 /// What can be served of a Secret.
 pub(super) struct Certificate {
     pub(super) content: v1::ListenerCertificate,
     /// Seconds since 1970.
+    pub(super) not_before: i64,
+    /// The same.
     pub(super) not_after: i64,
     /// Of the chain.
     pub(super) fingerprint: Arc<str>,
@@ -65,24 +70,52 @@ pub(super) fn read(name: &ObjectKey, secret: Secret) -> Result<Certificate, Stri
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let not_after = chain.first().and_then(ends_at).ok_or_else(|| {
+    let lifetime = chain.first().and_then(valid_between);
+    let (not_before, not_after) = lifetime.ok_or_else(|| {
         format!("Secret {name}: the first certificate of {CERTIFICATES} cannot be read: replace it")
     })?;
     CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| {
         let why = match error {
-            rustls::Error::InconsistentKeys(_) => "is of another certificate than tls.crt",
-            _ => "is of a kind that no proxy can use",
+            rustls::Error::InconsistentKeys(_) => {
+                "is of another certificate than tls.crt: replace it with the certificate's own"
+            }
+            _ => {
+                "is of a kind that no proxy can use: replace certificate and key with ones of RSA \
+                 (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519"
+            }
         };
-        format!(
-            "Secret {name}: {KEY} {why}: replace it with the certificate's own, of RSA, ECDSA or \
-             Ed25519"
-        )
+        format!("Secret {name}: {KEY} {why}")
     })?;
     Ok(Certificate {
         content,
+        not_before,
         not_after,
         fingerprint: fingerprint.into(),
     })
+}
+
+/// Why a certificate that begins and ends then is not valid now, and the way out; none where it is.
+pub(super) fn invalid_at(
+    name: &ObjectKey,
+    (not_before, not_after): (i64, i64),
+    now: Timestamp,
+) -> Option<String> {
+    let seconds = now.as_second();
+    let (verb, since, way_out) = if seconds > not_after {
+        ("ended", not_after, "put a newer one there")
+    } else if not_before.saturating_sub(seconds) > CLOCK_DIFFERENCE {
+        let way_out = "put one there that is valid now, or set the clocks right";
+        ("begins", not_before, way_out)
+    } else {
+        return None;
+    };
+    let at = Timestamp::from_second(since).map_or_else(
+        |_| format!("second {since}"),
+        |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    );
+    Some(format!(
+        "Secret {name}: the certificate of {CERTIFICATES} {verb} on {at}: {way_out}"
+    ))
 }
 
 fn certificates(name: &ObjectKey, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -142,9 +175,28 @@ mod tests {
     }
 
     #[test]
+    fn certificate_is_invalid_outside_of_its_time() {
+        let secret = ObjectKey::new("edge", "shop-tls");
+        let (begin, end) = (1_800_000_000, 1_800_086_400);
+        let at = |seconds: i64| {
+            let now = Timestamp::from_second(seconds).unwrap();
+            invalid_at(&secret, (begin, end), now)
+        };
+        for seconds in [begin - CLOCK_DIFFERENCE, begin, end] {
+            assert_eq!(at(seconds), None, "{seconds}");
+        }
+        let why = at(end + 1).unwrap();
+        assert!(why.contains("edge/shop-tls: the certificate"), "{why}");
+        assert!(why.contains("ended on 2027-01-16 08:00 UTC: put"), "{why}");
+        let why = at(begin - CLOCK_DIFFERENCE - 1).unwrap();
+        assert!(why.contains("begins on 2027-01-15 08:00 UTC"), "{why}");
+    }
+
+    #[test]
     fn what_cannot_be_served_is_named_without_content() {
         let ((chain, key), (_, other)) = (pem(), pem());
         let long = chain.repeat(MAX_CHAIN + 1);
+        let unknown = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         for (entries, expected) in [
             (vec![(KEY, key.as_str())], "tls.crt is missing"),
             (vec![(CERTIFICATES, chain.as_str())], "tls.key is missing"),
@@ -159,6 +211,10 @@ mod tests {
             (
                 vec![(CERTIFICATES, chain.as_str()), (KEY, other.as_str())],
                 "another certificate",
+            ),
+            (
+                vec![(CERTIFICATES, chain.as_str()), (KEY, unknown)],
+                "RSA (2048 to 8192 bits)",
             ),
             (
                 vec![(CERTIFICATES, long.as_str()), (KEY, key.as_str())],

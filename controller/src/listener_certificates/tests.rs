@@ -54,13 +54,21 @@ fn grant() -> Value {
 }
 
 fn secret() -> Value {
-    let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    secret_until(4000)
+}
+
+/// With a certificate that ends in this year.
+fn secret_until(year: i32) -> Value {
+    let mut params = rcgen::CertificateParams::new(["shop.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
     let text = |text: String| json!(ByteString(text.into_bytes()));
     json!({
         "metadata": {},
         "data": {
-            "tls.crt": text(made.cert.pem()),
-            "tls.key": text(made.signing_key.serialize_pem()),
+            "tls.crt": text(certificate.pem()),
+            "tls.key": text(key.serialize_pem()),
         },
     })
 }
@@ -135,6 +143,13 @@ fn is_usable(facts: Option<&ListenerCertificateFacts>) -> bool {
     matches!(facts, Some(ListenerCertificateFacts::Usable { .. }))
 }
 
+fn is_ended(facts: Option<&ListenerCertificateFacts>) -> bool {
+    match facts {
+        Some(ListenerCertificateFacts::Unusable(why)) => why.contains("ended on 2020-01-01"),
+        _ => false,
+    }
+}
+
 fn is_unusable(facts: Option<&ListenerCertificateFacts>) -> bool {
     matches!(facts, Some(ListenerCertificateFacts::Unusable(_)))
 }
@@ -168,6 +183,17 @@ async fn named_certificate_follows_its_secret_and_no_other() {
         bench.api.whole_reads(&SECRET.replace("shop-tls", "other")),
         0
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_certificate_is_not_served_and_its_date_named() {
+    let key = ObjectKey::new("edge", "shop-tls-a");
+    let mut bench = Bench::start(&json!({"name": "shop-tls-a"}));
+    bench.api.put(SECRET, secret());
+    bench.becomes(&key, is_usable).await;
+    bench.api.put(SECRET, secret_until(2020));
+    bench.becomes(&key, is_ended).await;
+    assert!(bench.certificates.get(&key).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,11 +69,11 @@ fn report_gateway(gateway: &OwnGateway<'_>, attached: &[u32], findings: &mut Fin
     if let Some(refused) = &gateway.refused {
         about.found(refused);
     } else if gateway.states.iter().any(|state| state.refused.is_some()) {
-        let refused = listeners.iter().zip(&gateway.states);
-        let refused = refused.filter(|(_, state)| state.refused.is_some());
+        // Also those without a certificate.
+        let idle = (0..listeners.len()).filter(|place| !gateway.is_served(*place));
         let message = format!(
             "not all listeners can be served; see the conditions of {}",
-            few(refused.map(|(listener, _)| &listener.name))
+            few(idle.map(|place| &listeners[place].name))
         );
         let (reason, field) = (Reason::ListenersNotValid, "spec.listeners");
         about.found(&Finding::warn(reason, field, message));

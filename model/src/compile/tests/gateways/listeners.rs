@@ -42,6 +42,20 @@ fn gateway_is_accepted_with_some_listeners_and_refused_without() {
 }
 
 #[test]
+fn all_listeners_that_are_not_served_are_named() {
+    let mut https = listener("https", 443, "HTTPS", "");
+    https["tls"]["certificateRefs"] = json!([{"name": "gone"}]);
+    let (_, problems) = compile(&cluster(json!([
+        listener("http", 80, "HTTP", ""),
+        listener("invalid", 1111, "INVALID", ""),
+        https,
+    ])));
+    assert_eq!(gateway_accepted(&problems), (true, "ListenersNotValid"));
+    let message = &report(&problems, "Gateway edge").accepted.message;
+    assert!(message.ends_with("of invalid, https"), "{message}");
+}
+
+#[test]
 fn route_kinds_that_do_not_fit_are_unresolved_and_others_hold() {
     let kinds = |kinds: Value| {
         let mut http = listener("http", 80, "HTTP", "");
