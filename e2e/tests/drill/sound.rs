@@ -16,8 +16,8 @@ const FORMS: [(&str, &str); 2] = [
 ];
 /// Secrets with keys of the mesh.
 const SECRETS: [&str; 2] = ["weft-ca", "weft-injector-ca"];
-/// Pages of a proxy's own port.
-const PAGES: [&str; 2] = ["config", "metrics"];
+/// Of so many proxies one shows its configuration, which only its own pod may read.
+const ONE_OF: usize = 8;
 /// Characters of a key that are looked for, of its second line: the first line begins alike in all.
 const PART: usize = 40;
 
@@ -83,16 +83,27 @@ fn marks(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
 fn texts(town: &Town) -> anyhow::Result<Vec<(String, String)>> {
     let (cluster, ns) = (town.cluster(), town.ns.name.as_str());
     let mut texts = Vec::new();
-    for page in PAGES {
-        let path = |pod: &Pod| {
-            let name = &pod.name;
-            format!("/api/v1/namespaces/{ns}/pods/{name}:15190/proxy/{page}")
-        };
-        let paths: Vec<String> = town.pods.iter().map(path).collect();
-        for (path, (status, text)) in paths.iter().zip(town.api.each(&paths)?) {
-            ensure!(status == 200, "GET {path} answered {status}");
-            texts.push((path.clone(), text));
-        }
+    let path = |pod: &Pod| {
+        let name = &pod.name;
+        format!("/api/v1/namespaces/{ns}/pods/{name}:15190/proxy/metrics")
+    };
+    let paths: Vec<String> = town.pods.iter().map(path).collect();
+    for (path, (status, text)) in paths.iter().zip(town.api.each(&paths)?) {
+        ensure!(status == 200, "GET {path} answered {status}");
+        texts.push((path.clone(), text));
+    }
+    for pod in town.pods.iter().step_by(ONE_OF) {
+        let words = [
+            "proxy-config",
+            &pod.name,
+            "-n",
+            ns,
+            "--direct",
+            "-o",
+            "json",
+        ];
+        let printed = cluster.weft(&words)?.with_status(0)?;
+        texts.push((format!("the configuration of {}", pod.name), printed.out));
     }
     let own = "app.kubernetes.io/component in (controller, injector)";
     for (namespace, selector) in [
