@@ -44,7 +44,7 @@ mod status;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -88,6 +88,39 @@ const WRITE_BACKS: Allowance = Allowance {
 #[derive(Clone, Debug)]
 pub(crate) struct Authority {
     inner: Arc<Inner>,
+}
+
+/// Why a running replica keeps what it serves, and takes no content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Undone {
+    /// It is of this step, before the one that is served.
+    Earlier(u64),
+    /// So many roots that proxies trust are not in it.
+    Lacks(usize),
+}
+
+impl Undone {
+    /// How its author has it taken.
+    fn way_out(&self) -> &'static str {
+        match self {
+            Self::Earlier(_) | Self::Lacks(_) => {
+                "To take it on purpose, as without a root, scale Deployment weft-controller to 0, write \
+                 the Secret, and scale it up again"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earlier(step) => write!(f, "is of an earlier step ({step})"),
+            Self::Lacks(roots) => write!(
+                f,
+                "lacks {roots} of the roots that proxies trust ({ROOT_CRT})"
+            ),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -327,36 +360,37 @@ impl Authority {
         Ok(true)
     }
 
-    /// How many roots in use the content of a Secret lacks, all where it is of an earlier step. None
-    /// where it is of a later one, cannot be read or is of another trust domain: [`Self::load`] says
-    /// so.
+    /// Why a running replica does not take the content of a Secret. None where it is of a later step,
+    /// cannot be read or is of another trust domain: [`Self::load`] says so.
     ///
     /// The content of the Lease holder names the roots that it took out. A replica that started from
     /// those drops them again, unless it is the holder itself.
-    fn missing_roots(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> usize {
+    fn undone(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> Option<Undone> {
         let nothing = BTreeMap::new();
         let data = secret.data.as_ref().unwrap_or(&nothing);
         if self.must_be_ours(data, "").is_err() {
-            return 0;
+            return None;
         }
         let read = |key: &'static str| {
             let pem = text(data, key).ok()?;
             Roots::from_pem(&self.inner.own, pem).ok()
         };
-        let (Some(trusted), Some(found)) = (self.inner.roots.get(), read(ROOT_CRT)) else {
-            return 0;
-        };
-        let served = self.loaded().map_or(0, |loaded| loaded.state.step);
-        match secret::step(data).cmp(&served) {
-            Ordering::Less => return trusted.ids().len(),
-            Ordering::Greater => return 0,
+        let (trusted, found) = (self.inner.roots.get()?, read(ROOT_CRT)?);
+        let step = secret::step(data);
+        match step.cmp(&self.served_step()) {
+            Ordering::Less => return Some(Undone::Earlier(step)),
+            Ordering::Greater => return None,
             Ordering::Equal => {}
         }
         let mut missing = trusted.missing_in(&found, now);
         if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
             missing.retain(|root| !reverted.vouch_as(root));
         }
-        missing.len()
+        (!missing.is_empty()).then(|| Undone::Lacks(missing.len()))
+    }
+
+    fn served_step(&self) -> u64 {
+        self.loaded().map_or(0, |loaded| loaded.state.step)
     }
 
     /// For how long this content has been refused; nothing when it is refused for the first time.

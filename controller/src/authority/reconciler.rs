@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority,
+    Authority, Undone,
     rotation::{Watched, put_issuer},
     secret::{
         self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
@@ -186,18 +186,8 @@ impl Reconciler {
     /// Takes the content of the Secret into use, unless it lacks a root that is in use.
     async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
         let is_holder = self.leadership.is_held();
-        let missing = self.authority.missing_roots(&secret, is_holder, now);
-        if missing > 0 {
-            let refused = self.authority.refused_for(&secret);
-            if refused.is_none() {
-                self.report_reverted(&secret, missing);
-            }
-            // A holder that started from this content is content with it: by a write of another
-            // replica it learns of the difference, and decides.
-            let is_due = is_holder || refused.is_some_and(|since| since >= HOLDER_HAS);
-            if is_due && self.authority.may_write_back() {
-                self.write_back(secret, now).await?;
-            }
+        if let Some(undone) = self.authority.undone(&secret, is_holder, now) {
+            self.undo(secret, &undone, now).await?;
             return Ok(());
         }
         match self.authority.load(&secret, now) {
@@ -218,6 +208,21 @@ impl Reconciler {
         let renewed = self.renew(&mut secret, now).await;
         self.renew_api_root(&mut secret, now).await?;
         renewed
+    }
+
+    /// Reports a content that is not taken, and writes what is served over it where that is due.
+    async fn undo(&self, secret: Secret, undone: &Undone, now: SystemTime) -> Result<(), CaError> {
+        let refused = self.authority.refused_for(&secret);
+        if refused.is_none() {
+            self.report_reverted(&secret, undone);
+        }
+        // A holder that started from this content is content with it: by a write of another
+        // replica it learns of the difference, and decides.
+        let is_due = self.leadership.is_held() || refused.is_some_and(|since| since >= HOLDER_HAS);
+        if is_due && self.authority.may_write_back() {
+            self.write_back(secret, now).await?;
+        }
+        Ok(())
     }
 
     /// Creates the Secret: with what is loaded, when it was deleted under a running mesh, else with
@@ -415,21 +420,21 @@ impl Reconciler {
         Ok(())
     }
 
-    fn report_reverted(&self, secret: &Secret, missing: usize) {
+    fn report_reverted(&self, secret: &Secret, undone: &Undone) {
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
         error!(
             target: "audit",
-            missing,
-            manager, "the authority's Secret lacks roots that proxies trust; it is not taken"
+            why = %undone,
+            manager, "the authority's Secret is not taken"
         );
         self.warn(
             "AuthorityReverted",
             &format!(
-                "field manager {manager} wrote a content whose {ROOT_CRT} lacks {missing} of the roots that \
-                 proxies trust, so the controllers keep the one that they have. The holder of the Lease \
-                 writes it back. To take a root out on purpose, scale Deployment weft-controller to 0, \
-                 write the Secret, and scale it up again"
+                "field manager {manager} wrote a content that {undone} over the one of step {}, so the \
+                 controllers keep that. The holder of the Lease writes it back. {}",
+                self.authority.served_step(),
+                undone.way_out()
             ),
         );
     }

@@ -428,11 +428,13 @@ async fn retired_root_is_not_taken_out_of_a_backup() {
 // Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn earlier_step_of_the_secret_is_not_taken() {
-    let bench = Bench::generated();
+    let mut bench = Bench::generated();
+    let (events, writer) = EventRecorder::new(bench.api.client(), "me", Counter::default());
+    bench.holder.events = events;
     bench.ticks(2).await;
     bench.request(&json!({"id": "audit"}));
     bench.tick().await;
-    let preparing = bench.api.read(PATH).unwrap();
+    let (preparing, early) = (bench.api.read(PATH).unwrap(), bench.state().step);
     bench.ticks(40).await;
     let (root, step) = (key(&bench.api, ROOT_CRT), bench.state().step);
     bench.api.put(PATH, preparing);
@@ -440,6 +442,18 @@ async fn earlier_step_of_the_secret_is_not_taken() {
     assert_eq!(key(&bench.api, ROOT_CRT), root, "written back");
     assert_eq!(bench.state().step, step + 1);
     assert_eq!(bench.holder.metrics.reverts.get(), 1);
+
+    let api = bench.api.clone();
+    drop(bench);
+    writer.run(std::future::pending()).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
+    let said = events[0]["note"].as_str().unwrap();
+    for part in [
+        format!("is of an earlier step ({early})"),
+        format!("the one of step {step},"),
+    ] {
+        assert!(said.contains(&part), "{part}: {said}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
