@@ -7,8 +7,8 @@
 //! broken Secret stops signing only on a replica that has nothing better.
 //!
 //! A replica that runs takes no content that lacks a root in use, as a restored backup does: proxies
-//! would drop the root of their certificates. The Lease holder writes its own content back. A replica
-//! that starts takes what is there.
+//! would drop the root of their certificates. The Lease holder writes its own content back, also over
+//! one that cannot be used. A replica that starts takes what is there.
 //!
 //! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
 //! life has not started (the clock was ahead and is put right), is not broken: with the root's key
@@ -97,6 +97,8 @@ enum Undone {
     Earlier(u64),
     /// So many roots that proxies trust are not in it.
     Lacks(usize),
+    /// This key of it cannot be used, for this reason.
+    Unusable(&'static str, String),
 }
 
 impl Undone {
@@ -107,6 +109,7 @@ impl Undone {
                 "To take it on purpose, as without a root, scale Deployment weft-controller to 0, write \
                  the Secret, and scale it up again"
             }
+            Self::Unusable(..) => "To change it, write a whole content that works at once",
         }
     }
 }
@@ -119,6 +122,7 @@ impl fmt::Display for Undone {
                 f,
                 "lacks {roots} of the roots that proxies trust ({ROOT_CRT})"
             ),
+            Self::Unusable(key, why) => write!(f, "cannot be used ({key}: {why})"),
         }
     }
 }
@@ -135,6 +139,8 @@ struct Inner {
     /// Resource version of the last content that lacked a root, and since when; each is reported
     /// once.
     refused: Mutex<Option<(String, Instant)>>,
+    /// The content of the last look, while that is not usable and another one is served.
+    unusable: Mutex<Option<Undone>>,
     /// Paces what is written over such contents: a tool may put them there again at once.
     write_backs: Mutex<Rate>,
     /// What proxies are sent; it has no roots until something is loaded.
@@ -160,6 +166,7 @@ impl Authority {
                 loaded: RwLock::new(None),
                 brought: Mutex::default(),
                 refused: Mutex::new(None),
+                unusable: Mutex::new(None),
                 write_backs: Mutex::new(Rate::new(WRITE_BACKS)),
                 bundle: watch::Sender::default(),
                 announced: Mutex::default(),
@@ -387,6 +394,35 @@ impl Authority {
             missing.retain(|root| !reverted.vouch_as(root));
         }
         (!missing.is_empty()).then(|| Undone::Lacks(missing.len()))
+    }
+
+    /// Why this replica goes on with what it serves beside a content that it failed to load. None where
+    /// it serves nothing, or the content is not the reason.
+    fn unusable(&self, secret: &Secret, error: &CaError) -> Option<Undone> {
+        let loaded = self.loaded()?;
+        let nothing = BTreeMap::new();
+        let data = secret.data.as_ref().unwrap_or(&nothing);
+        let (key, why) = secret::unusable_key(data, error).filter(|_| *data != loaded.data)?;
+        Some(Undone::Unusable(key, why))
+    }
+
+    /// Whether what is served may replace an unusable content: that is of no later step, which another
+    /// version may read, and what is served could be loaded again.
+    fn may_replace(&self, unusable: &Secret, now: SystemTime) -> bool {
+        let found = unusable.data.as_ref().map_or(0, secret::step);
+        self.loaded().is_some_and(|loaded| {
+            found <= loaded.state.step && self.must_load(&loaded.data, now).is_ok()
+        })
+    }
+
+    /// Notes what is wrong with the content of this look.
+    fn note_unusable(&self, unusable: Option<Undone>) {
+        *self.inner.unusable.lock() = unusable;
+    }
+
+    /// What is wrong with the Secret, while another content is served.
+    fn beside_unusable(&self) -> Option<Undone> {
+        self.inner.unusable.lock().clone()
     }
 
     fn served_step(&self) -> u64 {

@@ -24,9 +24,9 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::Loaded;
-use super::secret::{clock_difference, date};
+use super::secret::{SECRET, clock_difference, date};
 use super::source::Held;
+use super::{Loaded, Undone};
 
 /// Issuers, and names of what is waited for, in the status.
 const MAX_NAMED: usize = 8;
@@ -41,6 +41,8 @@ pub(super) struct Report<'a> {
     pub(super) held: &'a Held,
     /// What the replicas' own folders sign with.
     pub(super) others: &'a [CertificateDer<'static>],
+    /// What is wrong with the Secret, while another content is served.
+    pub(super) unusable: Option<Undone>,
     /// Why the step could not be made.
     pub(super) failed: Option<String>,
     pub(super) now: SystemTime,
@@ -198,6 +200,9 @@ impl Report<'_> {
     }
 
     fn summary(&self) -> Option<String> {
+        if let Some(why) = self.beside_unusable() {
+            return Some(why);
+        }
         if let Held::Rejected(why) = self.held {
             return Some(why.clone());
         }
@@ -216,6 +221,14 @@ impl Report<'_> {
             Step::RootIsExternal => Some(EXTERNAL.to_owned()),
             Step::Rest | Step::Go(_) => None,
         }
+    }
+
+    fn beside_unusable(&self) -> Option<String> {
+        let unusable = self.unusable.as_ref()?;
+        Some(format!(
+            "the content of Secret {SECRET} {unusable}: the controllers sign by the one of before, write that \
+             back and rotate nothing until then. If this stays, delete the Secret, and they write it anew"
+        ))
     }
 
     fn roots(&self) -> Vec<RootStatus> {
@@ -313,6 +326,9 @@ impl Report<'_> {
     }
 
     fn usable(&self) -> (bool, &'static str, String) {
+        if let Some(why) = self.beside_unusable() {
+            return (false, "SecretUnusable", why);
+        }
         match self.held {
             Held::Rejected(why) => (
                 false,

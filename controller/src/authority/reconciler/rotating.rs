@@ -126,6 +126,7 @@ impl Reconciler {
             step: &step,
             held: &held,
             others: &own.certificates,
+            unusable: self.authority.beside_unusable(),
             // Calls that fail are made again.
             failed: match &outcome {
                 Ok(()) | Err(CaError::Api(_)) => None,

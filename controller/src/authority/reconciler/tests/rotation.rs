@@ -59,7 +59,8 @@ impl Bench {
 
     /// One look, as the loop does it. What fails is tried again.
     async fn tick(&self) {
-        if self.holder.step(self.now()).await.is_ok() {
+        let taken = self.holder.step(self.now()).await;
+        if taken.is_ok() || self.holder.authority.beside_unusable().is_some() {
             let _ = self.holder.rotate(self.now()).await;
         }
         let roots = self.holder.authority.roots_pem().borrow().clone();
@@ -454,6 +455,33 @@ async fn earlier_step_of_the_secret_is_not_taken() {
     ] {
         assert!(said.contains(&part), "{part}: {said}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_content_is_named_until_written_back() {
+    let bench = Bench::generated();
+    bench.ticks(2).await;
+    // A tool that repeats it is answered slowly.
+    for _ in 0..4 {
+        let mut damaged = bench.api.read(PATH).unwrap();
+        damaged["data"][ISSUER_KEY] = json!("bm90IGEga2V5");
+        bench.api.put(PATH, damaged);
+        bench.tick().await;
+    }
+    let usable = bench.condition("Usable");
+    assert_eq!(usable["reason"], "SecretUnusable");
+    let why = usable["message"].as_str().unwrap();
+    for part in ["weft-ca", "issuer.key: the key is not", "delete the Secret"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert!(can_sign(&bench.holder, bench.now()), "by what it serves");
+
+    bench.ticks(60).await;
+    assert_eq!(bench.condition("Usable")["status"], "True");
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(20).await;
+    bench.must_be_steady("compromise");
+    assert_eq!(bench.state().ids, ["leak"]);
 }
 
 #[tokio::test(start_paused = true)]
