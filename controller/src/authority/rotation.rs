@@ -323,6 +323,7 @@ impl Making<'_> {
                 Ok(next)
             }
             Move::KnowIssuers(issuers) => Ok(state.with_issuers(issuers)),
+            Move::Decline(id) => Ok(state.declining(id)),
             Move::ReplaceIssuer(id) => {
                 let root = self.loaded.root.as_ref();
                 let root = root.ok_or(CaError::Missing(ROOT_KEY))?;

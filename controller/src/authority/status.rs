@@ -195,7 +195,7 @@ impl Report<'_> {
     fn waits(&self) -> &[Waiting] {
         match self.step {
             Step::Wait(waits) => waits,
-            Step::Rest | Step::Go(_) | Step::RootIsExternal => &[],
+            Step::Rest | Step::Go(_) => &[],
         }
     }
 
@@ -218,9 +218,16 @@ impl Report<'_> {
                     _ => format!("waits for {first}, and {others} more"),
                 })
             }
-            Step::RootIsExternal => Some(EXTERNAL.to_owned()),
-            Step::Rest | Step::Go(_) => None,
+            Step::Rest | Step::Go(_) => self.is_declined().then(|| EXTERNAL.to_owned()),
         }
+    }
+
+    /// Whether the request that the object has was not carried out.
+    fn is_declined(&self) -> bool {
+        let request = self.seen.request.as_ref();
+        let state = &self.loaded.state;
+        let declined = state.declined.as_ref().filter(|_| state.rotation.is_none());
+        request.is_some_and(|request| Some(&request.id) == declined)
     }
 
     fn beside_unusable(&self) -> Option<String> {
@@ -295,9 +302,7 @@ impl Report<'_> {
         let generation = object.metadata.generation;
         let known = |name: &str| before.conditions.iter().find(|one| one.type_ == name);
         let request = request(object);
-        let is_taken = request.is_none_or(|request| {
-            *self.step == Step::RootIsExternal || self.loaded.state.ids.contains(&request.id)
-        });
+        let is_taken = request.is_none_or(|request| self.loaded.state.ids.contains(&request.id));
         let condition =
             |name: &str, (status, reason, message): (bool, &str, String), taken: bool| {
                 let status = if status { "True" } else { "False" };
@@ -357,7 +362,9 @@ impl Report<'_> {
         }
         match self.step {
             Step::Wait(_) => (true, "Waiting", message),
-            Step::RootIsExternal => (false, "RootIsExternal", EXTERNAL.to_owned()),
+            Step::Rest | Step::Go(_) if self.is_declined() => {
+                (false, "RootIsExternal", EXTERNAL.to_owned())
+            }
             Step::Rest | Step::Go(_) if state.began.is_none() && state.ids.is_empty() => {
                 (false, "NeverRotated", String::new())
             }

@@ -114,7 +114,7 @@ impl Reconciler {
         let step = rotation::step(&loaded.state, &seen, now);
         let outcome = match &step {
             Step::Go(next) => self.go(next, &loaded, &held, now).await,
-            Step::Rest | Step::Wait(_) | Step::RootIsExternal => Ok(()),
+            Step::Rest | Step::Wait(_) => Ok(()),
         };
         let loaded = self.authority.loaded().unwrap_or(loaded);
         self.say_step(&loaded, now);
@@ -330,8 +330,8 @@ impl Reconciler {
         let (id, phase) = (id.unwrap_or_default(), status::phase(state));
         info!(target: "audit", step = state.step, id, phase, ?next, "certificate authority stepped");
         let (reason, text) = match next {
-            // Of a replica that has started.
-            Move::KnowIssuers(_) => return,
+            // Of a replica that has started, and what condition `Rotating` says.
+            Move::KnowIssuers(_) | Move::Decline(_) => return,
             Move::Begin(_) => (
                 "RotationStarted",
                 format!("rotation {id} of the root started"),

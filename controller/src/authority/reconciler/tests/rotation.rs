@@ -306,6 +306,11 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
     bench.request(&json!({"id": "audit"}));
     bench.ticks(2).await;
     assert_eq!(bench.condition("Rotating")["reason"], "RootIsExternal");
+    assert_eq!(bench.state().ids, ["audit"], "it never runs");
+    let step = bench.state().step;
+    bench.ticks(5).await;
+    assert_eq!(bench.condition("Rotating")["reason"], "RootIsExternal");
+    assert_eq!(bench.state().step, step, "declined once");
 
     bench.api.remove(SOURCE);
     bench.ticks(2).await;
