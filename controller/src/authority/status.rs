@@ -12,7 +12,8 @@ use crds::weft::{
 };
 use identity::authority::BACKDATE;
 use identity::rotation::{
-    Move, Phase, Progress, Reason, Request, Scope, Seen, State, Step, Trigger, Waiting, progress,
+    Move, Phase, Progress, Reason, Request, Scope, Seen, Source, State, Step, Trigger, Waiting,
+    progress,
 };
 use identity::verify::AuthorityId;
 use identity::{rotate, verify};
@@ -218,16 +219,32 @@ impl Report<'_> {
                     _ => format!("waits for {first}, and {others} more"),
                 })
             }
-            Step::Rest | Step::Go(_) => self.is_declined().then(|| EXTERNAL.to_owned()),
+            Step::Rest | Step::Go(_) => self.declined(),
         }
     }
 
-    /// Whether the request that the object has was not carried out.
-    fn is_declined(&self) -> bool {
-        let request = self.seen.request.as_ref();
+    /// Why the request that the object has was not carried out, if it was declined.
+    fn declined(&self) -> Option<String> {
+        let request = self.seen.request.as_ref()?;
         let state = &self.loaded.state;
         let declined = state.declined.as_ref().filter(|_| state.rotation.is_none());
-        request.is_some_and(|request| Some(&request.id) == declined)
+        let id = declined.filter(|id| **id == request.id)?;
+        let has_own_root = state.source == Source::Generated && self.seen.has_root_key;
+        Some(match (has_own_root, self.seen.source) {
+            (true, Source::Generated) => format!(
+                "request {id} was not carried out, since another source was configured then: give it again \
+                 with another id, or take it out of spec.rotation"
+            ),
+            (true, Source::Secret | Source::Files) => format!(
+                "request {id} was not carried out: the root is Weft's own, and the configured source offers no \
+                 other one (see condition {USABLE}). Mend the source, which begins a swap, or set \
+                 identity.issuer.source=generated; then give it again with another id"
+            ),
+            (false, _) => format!(
+                "request {id} was not carried out: the root is its owner's. Put another issuer into its source, \
+                 and the mesh follows it; to speed that, give the request again with another id"
+            ),
+        })
     }
 
     fn beside_unusable(&self) -> Option<String> {
@@ -362,13 +379,13 @@ impl Report<'_> {
         }
         match self.step {
             Step::Wait(_) => (true, "Waiting", message),
-            Step::Rest | Step::Go(_) if self.is_declined() => {
-                (false, "RootIsExternal", EXTERNAL.to_owned())
-            }
-            Step::Rest | Step::Go(_) if state.began.is_none() && state.ids.is_empty() => {
-                (false, "NeverRotated", String::new())
-            }
-            Step::Rest | Step::Go(_) => (false, "Done", String::new()),
+            Step::Rest | Step::Go(_) => match self.declined() {
+                Some(why) => (false, "RootIsExternal", why),
+                None if state.began.is_none() && state.ids.is_empty() => {
+                    (false, "NeverRotated", String::new())
+                }
+                None => (false, "Done", String::new()),
+            },
         }
     }
 
@@ -395,9 +412,6 @@ impl Report<'_> {
         (false, "NotSoon", String::new())
     }
 }
-
-const EXTERNAL: &str =
-    "the root is its owner's: put another issuer into its source, and the mesh follows it";
 
 /// As the status writes it.
 pub(super) fn phase(state: &State) -> &'static str {
