@@ -182,6 +182,7 @@ impl Reconciler {
             }
             None => self.make(now).await?,
         };
+        *self.watched.secret_uid.lock() = secret.metadata.uid.clone().unwrap_or_default();
         self.take(secret, now).await
     }
 
@@ -481,7 +482,7 @@ impl Reconciler {
                 kind: "Secret".to_owned(),
                 namespace: self.namespace.clone(),
                 name: SECRET.to_owned(),
-                uid: String::new(),
+                uid: self.watched.secret_uid.lock().clone(),
             },
             event_type: EventType::Warning,
             reason,

@@ -67,6 +67,9 @@ pub(crate) struct Watched {
     pub(super) looks: Looks,
     /// The clock is far from the API server's, by the last write.
     clock_is_off: AtomicBool,
+    /// Of the Secret and of the object as they were read last: `kubectl describe` finds Events by it.
+    pub(super) secret_uid: Mutex<String>,
+    pub(super) object_uid: Mutex<String>,
 }
 
 impl Watched {
@@ -89,6 +92,8 @@ impl Watched {
             lost: Mutex::default(),
             looks: Looks::default(),
             clock_is_off: AtomicBool::new(false),
+            secret_uid: Mutex::default(),
+            object_uid: Mutex::default(),
         }
     }
 

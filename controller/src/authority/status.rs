@@ -420,17 +420,13 @@ pub(super) fn phase(state: &State) -> &'static str {
 
 fn rotation(state: &State) -> Option<RotationStatus> {
     let rotation = state.rotation.as_ref()?;
-    let reason = match rotation.reason {
-        Reason::Planned => "Planned",
-        Reason::Compromise => "Compromise",
-    };
     Some(RotationStatus {
         id: state
             .ids
             .contains(&rotation.id)
             .then(|| rotation.id.clone()),
         trigger: rotation.trigger.as_str().to_owned(),
-        reason: Some(reason.to_owned()),
+        reason: Some(rotation.reason.as_str().to_owned()),
         since: Some(date(rotation.since)),
         phase_since: Some(date(rotation.phase_since)),
     })
@@ -449,7 +445,7 @@ pub(super) fn has_retired(object: &CertificateAuthority, root: AuthorityId) -> b
 }
 
 /// How a Revocation, and the list of what is retired, name an authority: by its name and key.
-fn named(root: AuthorityId) -> String {
+pub(super) fn named(root: AuthorityId) -> String {
     format!("sha256:{root}")
 }
 

@@ -133,6 +133,16 @@ impl Phase {
     }
 }
 
+impl Reason {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "Planned",
+            Self::Compromise => "Compromise",
+        }
+    }
+}
+
 impl Trigger {
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use crds::weft::{AUTHORITY, CertificateAuthority, GROUP, VERSION};
 use identity::Roots;
 use identity::rotation::{
-    self, Announced, Begin, Move, Offered, Phase, Reason, Source, State, Step, Trigger, announced,
+    self, Announced, Begin, Move, Offered, Phase, Reason, Rotation, Source, State, Step, Trigger,
+    announced,
 };
 use identity::verify::AuthorityId;
 use k8s_openapi::api::core::v1::Secret;
@@ -73,6 +74,7 @@ impl Reconciler {
             Err(kube::Error::Api(status)) if status.is_forbidden() => return None,
             Err(error) => return may_wait.then(|| error.into()),
         };
+        self.note_uid(&object);
         let pem = text(secret.data.as_ref()?, ROOT_CRT).ok()?;
         let roots = Roots::from_pem(&self.authority.inner.own, pem).ok()?;
         let first = roots.certificates().into_iter().next()?;
@@ -97,6 +99,9 @@ impl Reconciler {
             return Ok(());
         }
         let object = status::object(&self.client).await;
+        if let Some(object) = &object {
+            self.note_uid(object);
+        }
         let signs_until = loaded.issuer.not_after();
         let held = self.held(&loaded.state, Some(signs_until), now).await;
         let offered = held.candidate().map(|candidate| Offered {
@@ -142,6 +147,10 @@ impl Reconciler {
             }
         }
         outcome
+    }
+
+    fn note_uid(&self, object: &CertificateAuthority) {
+        *self.watched.object_uid.lock() = object.metadata.uid.clone().unwrap_or_default();
     }
 
     /// For the other replicas.
@@ -258,7 +267,7 @@ impl Reconciler {
         let params = PostParams::default();
         self.api().replace(SECRET, &params, &secret).await?;
         info!(target: "audit", step = state.step, %root, "root of the folder imported");
-        self.report_move(&Move::Begin(begin), &state);
+        self.report_move(&Move::Begin(begin), state.rotation.as_ref(), &state);
         Ok(())
     }
 
@@ -321,30 +330,39 @@ impl Reconciler {
         data.extend([field(ROTATION, serde_json::to_vec(&state)?)]);
         self.authority.must_load(data, now)?;
         self.write(&mut secret, &state, now).await?;
-        self.report_move(next, &state);
+        // Of the one that has ended there, too.
+        let rotation = state.rotation.as_ref().or(rotation);
+        self.report_move(next, rotation, &state);
         Ok(())
     }
 
-    fn report_move(&self, next: &Move, state: &State) {
-        let id = state.rotation.as_ref().map(|rotation| rotation.id.as_str());
-        let (id, phase) = (id.unwrap_or_default(), status::phase(state));
+    fn report_move(&self, next: &Move, rotation: Option<&Rotation>, state: &State) {
+        let id = rotation.map_or("", |rotation| rotation.id.as_str());
+        let word = rotation.map_or("", |rotation| rotation.reason.as_str());
+        let phase = status::phase(state);
         info!(target: "audit", step = state.step, id, phase, ?next, "certificate authority stepped");
+        // Each names what it is about: the same Event is written once an hour.
         let (reason, text) = match next {
             // Of a replica that has started, and what condition `Rotating` says.
             Move::KnowIssuers(_) | Move::Decline(_) => return,
             Move::Begin(_) => (
                 "RotationStarted",
-                format!("rotation {id} of the root started"),
+                format!("rotation {id} ({word}) of the root started"),
             ),
             Move::Hasten(_) | Move::Activate | Move::Retire => (
                 "RotationPhase",
-                format!("rotation {id} is in phase {phase}"),
+                format!("rotation {id} ({word}) is in phase {phase}"),
             ),
-            Move::Finish => ("RotationDone", "one root is left, and signs".to_owned()),
-            Move::TakeIssuer | Move::ReplaceIssuer(_) => (
+            Move::Finish => (
                 "RotationDone",
-                "another issuer signs, below the same root".to_owned(),
+                format!("rotation {id} ({word}) has ended: one root is left, and signs"),
             ),
+            Move::TakeIssuer | Move::ReplaceIssuer(_) => {
+                let issuer = state.issuers.last().copied().map(status::named);
+                let issuer = issuer.unwrap_or_default();
+                let text = format!("another issuer signs, below the same root: {issuer}");
+                ("RotationDone", text)
+            }
         };
         self.event(EventType::Normal, reason, text);
     }
@@ -376,7 +394,7 @@ impl Reconciler {
                 kind: "CertificateAuthority".to_owned(),
                 namespace: String::new(),
                 name: AUTHORITY.to_owned(),
-                uid: String::new(),
+                uid: self.watched.object_uid.lock().clone(),
             },
             event_type,
             reason,

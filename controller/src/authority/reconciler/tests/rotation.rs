@@ -184,6 +184,37 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_name_their_rotation_and_the_object() {
+    let mut bench = Bench::generated();
+    let (events, writer) = EventRecorder::new(bench.api.client(), "me", Counter::default());
+    bench.holder.events = events;
+    bench.ticks(2).await;
+    let mut object = bench.api.read(OBJECT).unwrap();
+    object["metadata"]["uid"] = json!("uid-of-weft");
+    bench.api.put(OBJECT, object);
+    for id in ["first", "second"] {
+        bench.request(&json!({"id": id, "reason": "Compromise"}));
+        bench.ticks(20).await;
+    }
+    let api = bench.api.clone();
+    drop(bench);
+    writer.run(std::future::pending()).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/default/events/");
+    for reason in ["RotationStarted", "RotationDone"] {
+        let of_reason = events.iter().filter(|event| event["reason"] == reason);
+        let notes: Vec<&str> = of_reason
+            .filter_map(|event| event["note"].as_str())
+            .collect();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        for id in ["first (Compromise)", "second (Compromise)"] {
+            assert!(notes.iter().any(|note| note.contains(id)), "{notes:?}");
+        }
+    }
+    let names_it = |event: &Value| event["regarding"]["uid"] == "uid-of-weft";
+    assert!(events.iter().all(names_it), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn issuer_is_replaced_below_the_same_root() {
     let bench = Bench::generated();
     bench.ticks(2).await;
