@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use super::own_issuers::{OTHERS, OwnIssuers};
 use super::secret::{
     CaError, ISSUER_CRT, ISSUER_KEY, NEXT_ISSUER_CRT, NEXT_ISSUER_KEY, NEXT_ROOT_CRT,
-    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, text,
+    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, named, text,
 };
 use super::source::Looks;
 use super::{Authority, Loaded};
@@ -399,7 +399,7 @@ impl Making<'_> {
         let (roots, id, _) = self.next_first(data)?;
         let own = self.candidate.filter(|candidate| candidate.root_id == id);
         let own = own.ok_or_else(|| CaError::NoOwnIssuer {
-            root: id.to_string(),
+            root: named(id),
             now: date(self.now),
         })?;
         put_roots(&roots, data);

@@ -331,6 +331,11 @@ pub(super) fn fresh(
     Ok(data)
 }
 
+/// How status, Revocations and messages name an authority: by its name and key.
+pub(super) fn named(authority: AuthorityId) -> String {
+    format!("sha256:{authority}")
+}
+
 pub(super) fn date(at: SystemTime) -> String {
     match Timestamp::try_from(at) {
         Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),

@@ -25,7 +25,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::secret::{SECRET, clock_difference, date};
+use super::secret::{SECRET, clock_difference, date, named};
 use super::source::Held;
 use super::{Loaded, Undone};
 
@@ -265,10 +265,12 @@ impl Report<'_> {
         let roots = self.loaded.roots_der.iter();
         let roots = roots.map(|der| {
             let certificate = CertificateDer::from(der.as_slice());
+            let id = AuthorityId::of_der(&certificate);
             RootStatus {
                 fingerprint: fingerprint(der),
+                authority: id.map(named),
                 not_after: verify::not_after(&certificate).map(date),
-                state: word(AuthorityId::of_der(&certificate)).to_owned(),
+                state: word(id).to_owned(),
             }
         });
         roots.collect()
@@ -442,11 +444,6 @@ fn fingerprint(der: &[u8]) -> String {
 pub(super) fn has_retired(object: &CertificateAuthority, root: AuthorityId) -> bool {
     let status = object.status.as_ref();
     status.is_some_and(|status| status.retired.contains(&named(root)))
-}
-
-/// How a Revocation, and the list of what is retired, name an authority: by its name and key.
-pub(super) fn named(root: AuthorityId) -> String {
-    format!("sha256:{root}")
 }
 
 /// Whether the status of before knows the first root of a content that a replica starts with.

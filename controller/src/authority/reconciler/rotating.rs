@@ -23,7 +23,7 @@ use crate::authority::Loaded;
 use crate::authority::own_issuers::OwnIssuers;
 use crate::authority::rotation::Making;
 use crate::authority::secret::{
-    CaError, NEXT_ROOT_CRT, ROOT_CRT, ROTATION, SECRET, field, stored, text,
+    CaError, NEXT_ROOT_CRT, ROOT_CRT, ROTATION, SECRET, field, named, stored, text,
 };
 use crate::authority::source::{Held, SourceReader};
 use crate::authority::status::{self, Report, knows_root};
@@ -288,8 +288,9 @@ impl Reconciler {
         let root = held.candidate().map(|candidate| candidate.root_id);
         match root.filter(|root| state.is_retired(*root)) {
             Some(root) => Held::Rejected(format!(
-                "RootRetired: root {root} was taken out by a Compromise, since its key is known: make a \
-                 new root"
+                "RootRetired: root {} was taken out by a Compromise, since its key is known: make a \
+                 new root",
+                named(root)
             )),
             None => held,
         }
@@ -358,7 +359,7 @@ impl Reconciler {
                 format!("rotation {id} ({word}) has ended: one root is left, and signs"),
             ),
             Move::TakeIssuer | Move::ReplaceIssuer(_) => {
-                let issuer = state.issuers.last().copied().map(status::named);
+                let issuer = state.issuers.last().copied().map(named);
                 let issuer = issuer.unwrap_or_default();
                 let text = format!("another issuer signs, below the same root: {issuer}");
                 ("RotationDone", text)

@@ -173,6 +173,7 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let retired = bench.state().active().unwrap();
+    let named = bench.status()["roots"][0]["authority"].clone();
     bench.request(&json!({"id": "leak", "scope": "Root", "reason": "Compromise"}));
     bench.ticks(3).await;
     assert_eq!(bench.state().phase(), Some(Phase::Retiring));
@@ -181,6 +182,7 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
     assert!(bundle.end_others && bundle.roots.len() == 1 && bundle.issuers.len() == 1);
     bench.ticks(8).await;
     bench.must_be_steady("compromise");
+    assert_eq!(bench.status()["retired"], json!([named]));
 }
 
 #[tokio::test(start_paused = true)]
