@@ -114,7 +114,10 @@ impl Reconciler {
         });
         let own = self.own_issuers(&loaded, offered, now);
         self.authority.others_sign(&own.ids());
+        // Of a source that is half written it is not known yet whether its owner swaps the root.
+        let may_decide = loaded.state.rotation.is_some() || !matches!(held, Held::Unknown);
         let request = object.as_ref().and_then(status::request);
+        let request = request.filter(|_| may_decide);
         let seen = self.watched.seen(&loaded, request, offered, &own, now);
         let step = rotation::step(&loaded.state, &seen, now);
         let outcome = match &step {

@@ -366,6 +366,31 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_waits_while_the_source_is_half_written() {
+    let bench = Bench::new(AuthoritySettings {
+        source: IssuerSource::Secret {
+            name: "corp-ca".to_owned(),
+            roots: None,
+        },
+        ..AuthoritySettings::default()
+    });
+    bench.ticks(2).await;
+    let root = Root::generate(bench.now(), ROOT_LIFE).unwrap();
+    let issuer = || root.issuer(bench.now(), ISSUER_LIFE).unwrap();
+    let whole = secret_of(&root, &issuer());
+    let mut half = whole.clone();
+    half["data"]["tls.key"] = secret_of(&root, &issuer())["data"]["tls.key"].clone();
+    bench.api.put(SOURCE, half);
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(5).await;
+    assert!(bench.state().ids.is_empty(), "neither runs nor is declined");
+    bench.api.put(SOURCE, whole);
+    bench.tick().await;
+    assert_eq!(bench.status()["rotation"]["reason"], "Compromise");
+    assert_eq!(bench.state().ids, ["leak"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn ended_issuer_of_a_secret_is_replaced_at_start() {
     let settings = AuthoritySettings {
         settle: 10 * SECOND,
