@@ -396,8 +396,8 @@ impl Authority {
         (!missing.is_empty()).then(|| Undone::Lacks(missing.len()))
     }
 
-    /// Why this replica goes on with what it serves beside a content that it failed to load. None where
-    /// it serves nothing, or the content is not the reason.
+    /// Why this replica goes on with what it serves beside a content that it failed to load. None
+    /// where it serves nothing, or the content is not the reason.
     fn unusable(&self, secret: &Secret, error: &CaError) -> Option<Undone> {
         let loaded = self.loaded()?;
         let nothing = BTreeMap::new();

@@ -164,7 +164,8 @@ pub(super) fn text<'a>(
     std::str::from_utf8(&bytes.0).map_err(|_| CaError::Missing(key))
 }
 
-/// Which key of a content was not loaded by this error, and why. None: the content is not the reason.
+/// Which key of a content was not loaded by this error, and why. None: the content is not the
+/// reason.
 pub(super) fn unusable_key(
     data: &BTreeMap<String, ByteString>,
     error: &CaError,
