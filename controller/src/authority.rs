@@ -7,8 +7,8 @@
 //! broken Secret stops signing only on a replica that has nothing better.
 //!
 //! A replica that runs takes no content that lacks a root in use, as a restored backup does: proxies
-//! would drop the root of their certificates. The Lease holder writes its own content back. A replica
-//! that starts takes what is there.
+//! would drop the root of their certificates. The Lease holder writes its own content back, also over
+//! one that cannot be used. A replica that starts takes what is there.
 //!
 //! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
 //! life has not started (the clock was ahead and is put right), is not broken: with the root's key
@@ -44,7 +44,7 @@ mod status;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -90,6 +90,43 @@ pub(crate) struct Authority {
     inner: Arc<Inner>,
 }
 
+/// Why a running replica keeps what it serves, and takes no content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Undone {
+    /// It is of this step, before the one that is served.
+    Earlier(u64),
+    /// So many roots that proxies trust are not in it.
+    Lacks(usize),
+    /// This key of it cannot be used, for this reason.
+    Unusable(&'static str, String),
+}
+
+impl Undone {
+    /// How its author has it taken.
+    fn way_out(&self) -> &'static str {
+        match self {
+            Self::Earlier(_) | Self::Lacks(_) => {
+                "To take it on purpose, as without a root, scale Deployment weft-controller to 0, write \
+                 the Secret, and scale it up again"
+            }
+            Self::Unusable(..) => "To change it, write a whole content that works at once",
+        }
+    }
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earlier(step) => write!(f, "is of an earlier step ({step})"),
+            Self::Lacks(roots) => write!(
+                f,
+                "lacks {roots} of the roots that proxies trust ({ROOT_CRT})"
+            ),
+            Self::Unusable(key, why) => write!(f, "cannot be used ({key}: {why})"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     /// This controller: everything is issued and trusted in its trust domain.
@@ -102,6 +139,8 @@ struct Inner {
     /// Resource version of the last content that lacked a root, and since when; each is reported
     /// once.
     refused: Mutex<Option<(String, Instant)>>,
+    /// The content of the last look, while that is not usable and another one is served.
+    unusable: Mutex<Option<Undone>>,
     /// Paces what is written over such contents: a tool may put them there again at once.
     write_backs: Mutex<Rate>,
     /// What proxies are sent; it has no roots until something is loaded.
@@ -127,6 +166,7 @@ impl Authority {
                 loaded: RwLock::new(None),
                 brought: Mutex::default(),
                 refused: Mutex::new(None),
+                unusable: Mutex::new(None),
                 write_backs: Mutex::new(Rate::new(WRITE_BACKS)),
                 bundle: watch::Sender::default(),
                 announced: Mutex::default(),
@@ -327,36 +367,66 @@ impl Authority {
         Ok(true)
     }
 
-    /// How many roots in use the content of a Secret lacks, all where it is of an earlier step. None
-    /// where it is of a later one, cannot be read or is of another trust domain: [`Self::load`] says
-    /// so.
+    /// Why a running replica does not take the content of a Secret. None where it is of a later step,
+    /// cannot be read or is of another trust domain: [`Self::load`] says so.
     ///
     /// The content of the Lease holder names the roots that it took out. A replica that started from
     /// those drops them again, unless it is the holder itself.
-    fn missing_roots(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> usize {
+    fn undone(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> Option<Undone> {
         let nothing = BTreeMap::new();
         let data = secret.data.as_ref().unwrap_or(&nothing);
         if self.must_be_ours(data, "").is_err() {
-            return 0;
+            return None;
         }
         let read = |key: &'static str| {
             let pem = text(data, key).ok()?;
             Roots::from_pem(&self.inner.own, pem).ok()
         };
-        let (Some(trusted), Some(found)) = (self.inner.roots.get(), read(ROOT_CRT)) else {
-            return 0;
-        };
-        let served = self.loaded().map_or(0, |loaded| loaded.state.step);
-        match secret::step(data).cmp(&served) {
-            Ordering::Less => return trusted.ids().len(),
-            Ordering::Greater => return 0,
+        let (trusted, found) = (self.inner.roots.get()?, read(ROOT_CRT)?);
+        let step = secret::step(data);
+        match step.cmp(&self.served_step()) {
+            Ordering::Less => return Some(Undone::Earlier(step)),
+            Ordering::Greater => return None,
             Ordering::Equal => {}
         }
         let mut missing = trusted.missing_in(&found, now);
         if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
             missing.retain(|root| !reverted.vouch_as(root));
         }
-        missing.len()
+        (!missing.is_empty()).then(|| Undone::Lacks(missing.len()))
+    }
+
+    /// Why this replica goes on with what it serves beside a content that it failed to load. None
+    /// where it serves nothing, or the content is not the reason.
+    fn unusable(&self, secret: &Secret, error: &CaError) -> Option<Undone> {
+        let loaded = self.loaded()?;
+        let nothing = BTreeMap::new();
+        let data = secret.data.as_ref().unwrap_or(&nothing);
+        let (key, why) = secret::unusable_key(data, error).filter(|_| *data != loaded.data)?;
+        Some(Undone::Unusable(key, why))
+    }
+
+    /// Whether what is served may replace an unusable content: that is of no later step, which another
+    /// version may read, and what is served could be loaded again.
+    fn may_replace(&self, unusable: &Secret, now: SystemTime) -> bool {
+        let found = unusable.data.as_ref().map_or(0, secret::step);
+        self.loaded().is_some_and(|loaded| {
+            found <= loaded.state.step && self.must_load(&loaded.data, now).is_ok()
+        })
+    }
+
+    /// Notes what is wrong with the content of this look.
+    fn note_unusable(&self, unusable: Option<Undone>) {
+        *self.inner.unusable.lock() = unusable;
+    }
+
+    /// What is wrong with the Secret, while another content is served.
+    fn beside_unusable(&self) -> Option<Undone> {
+        self.inner.unusable.lock().clone()
+    }
+
+    fn served_step(&self) -> u64 {
+        self.loaded().map_or(0, |loaded| loaded.state.step)
     }
 
     /// For how long this content has been refused; nothing when it is refused for the first time.

@@ -317,7 +317,8 @@ pub struct AuthorityMetrics {
     pub issuer_seconds: Gauge,
     /// Of this replica's own certificate.
     pub serving_seconds: Gauge,
-    /// Contents of the Secret that were refused because they lack a root in use.
+    /// Contents of the Secret that were not taken: without a root in use, of an earlier step, or
+    /// unusable.
     pub reverts: Counter,
     /// Phase of the rotation, by the holder of the Lease: 0 none, then in their order.
     pub rotation_phase: Gauge,

@@ -51,8 +51,6 @@ pub enum Step {
     /// For these, which are never none.
     Wait(Vec<Waiting>),
     Go(Move),
-    /// The request can be carried out by the owner of the source alone.
-    RootIsExternal,
 }
 
 /// One write.
@@ -71,6 +69,9 @@ pub enum Move {
     KnowIssuers(Vec<AuthorityId>),
     /// A new issuer below the same root, by the request of this id.
     ReplaceIssuer(String),
+    /// The owner of the source alone can carry out the request of this id. It never runs later, when
+    /// its author may expect something else of the source.
+    Decline(String),
 }
 
 /// How far the counted proxies are.
@@ -209,8 +210,9 @@ fn steady(state: &State, seen: &Seen, request: Option<&Request>, now: SystemTime
                 false => Step::Wait(waits),
             }
         }
-        None if request.is_some() => Step::RootIsExternal,
-        None => Step::Rest,
+        None => request.map_or(Step::Rest, |request| {
+            Step::Go(Move::Decline(request.id.clone()))
+        }),
     }
 }
 

@@ -12,7 +12,7 @@ use identity::authority::candidate::Candidate;
 use identity::rotation::State;
 use identity::verify::AuthorityId;
 
-use super::secret::{CaError, date};
+use super::secret::{CaError, date, named};
 
 /// As many as a rotation has roots.
 const MAX_KEPT: usize = 3;
@@ -88,7 +88,7 @@ impl Brought {
         now: SystemTime,
     ) -> Result<(Issuer, AuthorityId), CaError> {
         let Some(chosen) = self.chosen(state, now) else {
-            let root = state.active().map(|root| root.to_string());
+            let root = state.active().map(named);
             return Err(CaError::NoOwnIssuer {
                 root: root.unwrap_or_default(),
                 now: date(now),

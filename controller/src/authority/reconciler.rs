@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority,
+    Authority, Undone,
     rotation::{Watched, put_issuer},
     secret::{
         self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
@@ -127,8 +127,10 @@ impl Reconciler {
             }
             self.bring(self.clock.now()).await;
             let mut outcome = self.step(self.clock.now()).await;
-            if outcome.is_ok() {
-                outcome = self.rotate(self.clock.now()).await;
+            // What is served goes on beside a content that cannot be used.
+            if outcome.is_ok() || self.authority.beside_unusable().is_some() {
+                let rotated = self.rotate(self.clock.now()).await;
+                outcome = outcome.and(rotated);
             }
             let pause = match outcome {
                 Ok(()) => self.pause(self.clock.now()),
@@ -180,24 +182,16 @@ impl Reconciler {
             }
             None => self.make(now).await?,
         };
+        *self.watched.secret_uid.lock() = secret.metadata.uid.clone().unwrap_or_default();
         self.take(secret, now).await
     }
 
     /// Takes the content of the Secret into use, unless it lacks a root that is in use.
     async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
         let is_holder = self.leadership.is_held();
-        let missing = self.authority.missing_roots(&secret, is_holder, now);
-        if missing > 0 {
-            let refused = self.authority.refused_for(&secret);
-            if refused.is_none() {
-                self.report_reverted(&secret, missing);
-            }
-            // A holder that started from this content is content with it: by a write of another
-            // replica it learns of the difference, and decides.
-            let is_due = is_holder || refused.is_some_and(|since| since >= HOLDER_HAS);
-            if is_due && self.authority.may_write_back() {
-                self.write_back(secret, now).await?;
-            }
+        self.authority.note_unusable(None);
+        if let Some(undone) = self.authority.undone(&secret, is_holder, now) {
+            self.undo(secret, &undone, now).await?;
             return Ok(());
         }
         match self.authority.load(&secret, now) {
@@ -210,7 +204,7 @@ impl Reconciler {
                 self.introduce(secret, now).await?;
                 return Err(refused);
             }
-            Err(error) => return Err(error),
+            Err(error) => return self.go_on_beside(secret, error, now).await,
         }
         if !is_holder {
             return Ok(());
@@ -218,6 +212,47 @@ impl Reconciler {
         let renewed = self.renew(&mut secret, now).await;
         self.renew_api_root(&mut secret, now).await?;
         renewed
+    }
+
+    /// Goes on with what is served where the content of the Secret failed to load, and writes that
+    /// back. Without anything to serve, or until then, the content stays an error.
+    async fn go_on_beside(
+        &self,
+        secret: Secret,
+        error: CaError,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let Some(unusable) = self.authority.unusable(&secret, &error) else {
+            return Err(error);
+        };
+        self.authority.note_unusable(Some(unusable.clone()));
+        if !self.authority.may_replace(&secret, now) || !self.undo(secret, &unusable, now).await? {
+            return Err(error);
+        }
+        self.authority.note_unusable(None);
+        Ok(())
+    }
+
+    /// Reports a content that is not taken, and writes what is served over it where that is due.
+    /// Returns whether it did.
+    async fn undo(
+        &self,
+        secret: Secret,
+        undone: &Undone,
+        now: SystemTime,
+    ) -> Result<bool, CaError> {
+        let refused = self.authority.refused_for(&secret);
+        if refused.is_none() {
+            self.report_reverted(&secret, undone);
+        }
+        // A holder that started from this content is content with it: by a write of another
+        // replica it learns of the difference, and decides.
+        let is_due = self.leadership.is_held() || refused.is_some_and(|since| since >= HOLDER_HAS);
+        if !is_due || !self.authority.may_write_back() {
+            return Ok(false);
+        }
+        self.write_back(secret, undone, now).await?;
+        Ok(true)
     }
 
     /// Creates the Secret: with what is loaded, when it was deleted under a running mesh, else with
@@ -256,8 +291,14 @@ impl Reconciler {
         }
     }
 
-    /// Writes what is in use over a content that lacks one of its roots, and names that content's.
-    async fn write_back(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+    /// Writes what is in use over a content that is not taken, and names the roots of one that a
+    /// replica may have started from.
+    async fn write_back(
+        &self,
+        mut secret: Secret,
+        undone: &Undone,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
         let Some(loaded) = self.authority.loaded() else {
             return Ok(());
         };
@@ -267,11 +308,11 @@ impl Reconciler {
             ..State::default()
         };
         let mut data = loaded.data.clone();
-        data.extend(
-            found
-                .remove(ROOT_CRT)
-                .map(|roots| (REVERTED.to_owned(), roots)),
-        );
+        let roots = match undone {
+            Undone::Earlier(_) | Undone::Lacks(_) => found.remove(ROOT_CRT),
+            Undone::Unusable(..) => None,
+        };
+        data.extend(roots.map(|roots| (REVERTED.to_owned(), roots)));
         secret.data = Some(data);
         let state = loaded.state.written_over(&reverted);
         self.write(&mut secret, &state, now).await?;
@@ -415,21 +456,21 @@ impl Reconciler {
         Ok(())
     }
 
-    fn report_reverted(&self, secret: &Secret, missing: usize) {
+    fn report_reverted(&self, secret: &Secret, undone: &Undone) {
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
         error!(
             target: "audit",
-            missing,
-            manager, "the authority's Secret lacks roots that proxies trust; it is not taken"
+            why = %undone,
+            manager, "the authority's Secret is not taken"
         );
         self.warn(
             "AuthorityReverted",
             &format!(
-                "field manager {manager} wrote a content whose {ROOT_CRT} lacks {missing} of the roots that \
-                 proxies trust, so the controllers keep the one that they have. The holder of the Lease \
-                 writes it back. To take a root out on purpose, scale Deployment weft-controller to 0, \
-                 write the Secret, and scale it up again"
+                "field manager {manager} wrote a content that {undone} over the one of step {}, so the \
+                 controllers keep that. The holder of the Lease writes it back. {}",
+                self.authority.served_step(),
+                undone.way_out()
             ),
         );
     }
@@ -441,7 +482,7 @@ impl Reconciler {
                 kind: "Secret".to_owned(),
                 namespace: self.namespace.clone(),
                 name: SECRET.to_owned(),
-                uid: String::new(),
+                uid: self.watched.secret_uid.lock().clone(),
             },
             event_type: EventType::Warning,
             reason,

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use super::own_issuers::{OTHERS, OwnIssuers};
 use super::secret::{
     CaError, ISSUER_CRT, ISSUER_KEY, NEXT_ISSUER_CRT, NEXT_ISSUER_KEY, NEXT_ROOT_CRT,
-    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, text,
+    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, named, text,
 };
 use super::source::Looks;
 use super::{Authority, Loaded};
@@ -67,6 +67,9 @@ pub(crate) struct Watched {
     pub(super) looks: Looks,
     /// The clock is far from the API server's, by the last write.
     clock_is_off: AtomicBool,
+    /// Of the Secret and of the object as they were read last: `kubectl describe` finds Events by it.
+    pub(super) secret_uid: Mutex<String>,
+    pub(super) object_uid: Mutex<String>,
 }
 
 impl Watched {
@@ -89,6 +92,8 @@ impl Watched {
             lost: Mutex::default(),
             looks: Looks::default(),
             clock_is_off: AtomicBool::new(false),
+            secret_uid: Mutex::default(),
+            object_uid: Mutex::default(),
         }
     }
 
@@ -323,6 +328,7 @@ impl Making<'_> {
                 Ok(next)
             }
             Move::KnowIssuers(issuers) => Ok(state.with_issuers(issuers)),
+            Move::Decline(id) => Ok(state.declining(id)),
             Move::ReplaceIssuer(id) => {
                 let root = self.loaded.root.as_ref();
                 let root = root.ok_or(CaError::Missing(ROOT_KEY))?;
@@ -393,7 +399,7 @@ impl Making<'_> {
         let (roots, id, _) = self.next_first(data)?;
         let own = self.candidate.filter(|candidate| candidate.root_id == id);
         let own = own.ok_or_else(|| CaError::NoOwnIssuer {
-            root: id.to_string(),
+            root: named(id),
             now: date(self.now),
         })?;
         put_roots(&roots, data);

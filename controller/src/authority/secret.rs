@@ -164,6 +164,32 @@ pub(super) fn text<'a>(
     std::str::from_utf8(&bytes.0).map_err(|_| CaError::Missing(key))
 }
 
+/// Which key of a content was not loaded by this error, and why. None: the content is not the
+/// reason.
+pub(super) fn unusable_key(
+    data: &BTreeMap<String, ByteString>,
+    error: &CaError,
+) -> Option<(&'static str, String)> {
+    let bad = match error {
+        CaError::Missing(key) => return Some((*key, "it is missing, or no text".to_owned())),
+        CaError::Roots(bad) => return Some((ROOT_CRT, bad.to_string())),
+        CaError::Authority(bad) => bad,
+        _ => return None,
+    };
+    let issuer = match (text(data, ISSUER_CRT), text(data, ISSUER_KEY)) {
+        (Ok(certificate), Ok(key)) => Issuer::from_pem(certificate, key).map(|_| ()),
+        // The folders have it.
+        _ => Ok(()),
+    };
+    let key = match (bad, issuer) {
+        (BadAuthority::Key | BadAuthority::KeyMismatch, Ok(())) => ROOT_KEY,
+        (BadAuthority::Key | BadAuthority::KeyMismatch, Err(_)) => ISSUER_KEY,
+        (BadAuthority::Certificate | BadAuthority::NotAnAuthority, Ok(())) => ROOT_CRT,
+        _ => ISSUER_CRT,
+    };
+    Some((key, bad.to_string()))
+}
+
 /// The key of a root that was brought may be elsewhere; then its owner renews the
 /// issuer.
 pub(super) fn root_with_key(
@@ -304,6 +330,11 @@ pub(super) fn fresh(
     ]);
     data.extend(fresh_api_root(None, now)?);
     Ok(data)
+}
+
+/// How status, Revocations and messages name an authority: by its name and key.
+pub(super) fn named(authority: AuthorityId) -> String {
+    format!("sha256:{authority}")
 }
 
 pub(super) fn date(at: SystemTime) -> String {

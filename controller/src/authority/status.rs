@@ -12,7 +12,8 @@ use crds::weft::{
 };
 use identity::authority::BACKDATE;
 use identity::rotation::{
-    Move, Phase, Progress, Reason, Request, Scope, Seen, State, Step, Trigger, Waiting, progress,
+    Move, Phase, Progress, Reason, Request, Scope, Seen, Source, State, Step, Trigger, Waiting,
+    progress,
 };
 use identity::verify::AuthorityId;
 use identity::{rotate, verify};
@@ -24,9 +25,9 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::Loaded;
-use super::secret::{clock_difference, date};
+use super::secret::{SECRET, clock_difference, date, named};
 use super::source::Held;
+use super::{Loaded, Undone};
 
 /// Issuers, and names of what is waited for, in the status.
 const MAX_NAMED: usize = 8;
@@ -41,6 +42,8 @@ pub(super) struct Report<'a> {
     pub(super) held: &'a Held,
     /// What the replicas' own folders sign with.
     pub(super) others: &'a [CertificateDer<'static>],
+    /// What is wrong with the Secret, while another content is served.
+    pub(super) unusable: Option<Undone>,
     /// Why the step could not be made.
     pub(super) failed: Option<String>,
     pub(super) now: SystemTime,
@@ -193,11 +196,14 @@ impl Report<'_> {
     fn waits(&self) -> &[Waiting] {
         match self.step {
             Step::Wait(waits) => waits,
-            Step::Rest | Step::Go(_) | Step::RootIsExternal => &[],
+            Step::Rest | Step::Go(_) => &[],
         }
     }
 
     fn summary(&self) -> Option<String> {
+        if let Some(why) = self.beside_unusable() {
+            return Some(why);
+        }
         if let Held::Rejected(why) = self.held {
             return Some(why.clone());
         }
@@ -213,9 +219,40 @@ impl Report<'_> {
                     _ => format!("waits for {first}, and {others} more"),
                 })
             }
-            Step::RootIsExternal => Some(EXTERNAL.to_owned()),
-            Step::Rest | Step::Go(_) => None,
+            Step::Rest | Step::Go(_) => self.declined(),
         }
+    }
+
+    /// Why the request that the object has was not carried out, if it was declined.
+    fn declined(&self) -> Option<String> {
+        let request = self.seen.request.as_ref()?;
+        let state = &self.loaded.state;
+        let declined = state.declined.as_ref().filter(|_| state.rotation.is_none());
+        let id = declined.filter(|id| **id == request.id)?;
+        let has_own_root = state.source == Source::Generated && self.seen.has_root_key;
+        Some(match (has_own_root, self.seen.source) {
+            (true, Source::Generated) => format!(
+                "request {id} was not carried out, since another source was configured then: give it again \
+                 with another id, or take it out of spec.rotation"
+            ),
+            (true, Source::Secret | Source::Files) => format!(
+                "request {id} was not carried out: the root is Weft's own, and the configured source offers no \
+                 other one (see condition {USABLE}). Mend the source, which begins a swap, or set \
+                 identity.issuer.source=generated; then give it again with another id"
+            ),
+            (false, _) => format!(
+                "request {id} was not carried out: the root is its owner's. Put another issuer into its source, \
+                 and the mesh follows it; to speed that, give the request again with another id"
+            ),
+        })
+    }
+
+    fn beside_unusable(&self) -> Option<String> {
+        let unusable = self.unusable.as_ref()?;
+        Some(format!(
+            "the content of Secret {SECRET} {unusable}: the controllers sign by the one of before, write that \
+             back and rotate nothing until then. If this stays, delete the Secret, and they write it anew"
+        ))
     }
 
     fn roots(&self) -> Vec<RootStatus> {
@@ -228,10 +265,12 @@ impl Report<'_> {
         let roots = self.loaded.roots_der.iter();
         let roots = roots.map(|der| {
             let certificate = CertificateDer::from(der.as_slice());
+            let id = AuthorityId::of_der(&certificate);
             RootStatus {
                 fingerprint: fingerprint(der),
+                authority: id.map(named),
                 not_after: verify::not_after(&certificate).map(date),
-                state: word(AuthorityId::of_der(&certificate)).to_owned(),
+                state: word(id).to_owned(),
             }
         });
         roots.collect()
@@ -282,9 +321,7 @@ impl Report<'_> {
         let generation = object.metadata.generation;
         let known = |name: &str| before.conditions.iter().find(|one| one.type_ == name);
         let request = request(object);
-        let is_taken = request.is_none_or(|request| {
-            *self.step == Step::RootIsExternal || self.loaded.state.ids.contains(&request.id)
-        });
+        let is_taken = request.is_none_or(|request| self.loaded.state.ids.contains(&request.id));
         let condition =
             |name: &str, (status, reason, message): (bool, &str, String), taken: bool| {
                 let status = if status { "True" } else { "False" };
@@ -313,6 +350,9 @@ impl Report<'_> {
     }
 
     fn usable(&self) -> (bool, &'static str, String) {
+        if let Some(why) = self.beside_unusable() {
+            return (false, "SecretUnusable", why);
+        }
         match self.held {
             Held::Rejected(why) => (
                 false,
@@ -341,11 +381,13 @@ impl Report<'_> {
         }
         match self.step {
             Step::Wait(_) => (true, "Waiting", message),
-            Step::RootIsExternal => (false, "RootIsExternal", EXTERNAL.to_owned()),
-            Step::Rest | Step::Go(_) if state.began.is_none() && state.ids.is_empty() => {
-                (false, "NeverRotated", String::new())
-            }
-            Step::Rest | Step::Go(_) => (false, "Done", String::new()),
+            Step::Rest | Step::Go(_) => match self.declined() {
+                Some(why) => (false, "RootIsExternal", why),
+                None if state.began.is_none() && state.ids.is_empty() => {
+                    (false, "NeverRotated", String::new())
+                }
+                None => (false, "Done", String::new()),
+            },
         }
     }
 
@@ -373,9 +415,6 @@ impl Report<'_> {
     }
 }
 
-const EXTERNAL: &str =
-    "the root is its owner's: put another issuer into its source, and the mesh follows it";
-
 /// As the status writes it.
 pub(super) fn phase(state: &State) -> &'static str {
     state.phase().map_or("Steady", Phase::as_str)
@@ -383,17 +422,13 @@ pub(super) fn phase(state: &State) -> &'static str {
 
 fn rotation(state: &State) -> Option<RotationStatus> {
     let rotation = state.rotation.as_ref()?;
-    let reason = match rotation.reason {
-        Reason::Planned => "Planned",
-        Reason::Compromise => "Compromise",
-    };
     Some(RotationStatus {
         id: state
             .ids
             .contains(&rotation.id)
             .then(|| rotation.id.clone()),
         trigger: rotation.trigger.as_str().to_owned(),
-        reason: Some(reason.to_owned()),
+        reason: Some(rotation.reason.as_str().to_owned()),
         since: Some(date(rotation.since)),
         phase_since: Some(date(rotation.phase_since)),
     })
@@ -409,11 +444,6 @@ fn fingerprint(der: &[u8]) -> String {
 pub(super) fn has_retired(object: &CertificateAuthority, root: AuthorityId) -> bool {
     let status = object.status.as_ref();
     status.is_some_and(|status| status.retired.contains(&named(root)))
-}
-
-/// How a Revocation, and the list of what is retired, name an authority: by its name and key.
-fn named(root: AuthorityId) -> String {
-    format!("sha256:{root}")
 }
 
 /// Whether the status of before knows the first root of a content that a replica starts with.

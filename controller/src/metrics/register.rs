@@ -149,7 +149,7 @@ fn authority(metrics: &AuthorityMetrics, registry: &mut Registry) {
     );
     registry.register(
         "authority_reverts",
-        "Contents of Secret weft-ca that were refused because they lack a root in use",
+        "Contents of Secret weft-ca that were not taken: without a root in use, of an earlier step, or unusable",
         metrics.reverts.clone(),
     );
     registry.register(

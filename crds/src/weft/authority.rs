@@ -165,6 +165,10 @@ pub struct RotationStatus {
 pub struct RootStatus {
     /// `sha256:` and the SHA-256 of its certificate in hex. Never left out.
     pub fingerprint: String,
+    /// `sha256:` and the first half of the SHA-256 of its name and key in hex, by which `retired`
+    /// names it. Left out when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
     /// When it ends, RFC 3339. Left out when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,

@@ -35,8 +35,10 @@ pub struct State {
     pub source: Source,
     /// None: Steady.
     pub rotation: Option<Rotation>,
-    /// Ids of the requests that were carried out or are, the newest last.
+    /// Ids of the requests that were carried out, are, or were declined, the newest last.
     pub ids: Vec<String>,
+    /// The last of them that was declined.
+    pub declined: Option<String>,
     /// When the last rotation began.
     #[serde(with = "seconds::optional")]
     pub began: Option<SystemTime>,
@@ -131,6 +133,16 @@ impl Phase {
     }
 }
 
+impl Reason {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "Planned",
+            Self::Compromise => "Compromise",
+        }
+    }
+}
+
 impl Trigger {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -180,6 +192,7 @@ impl State {
             step: self.step,
             source: self.source,
             ids: self.ids.clone(),
+            declined: self.declined.clone(),
             began: self.began,
             retired: self.retired.clone(),
             ..Self::of(root, issuer)
@@ -320,6 +333,15 @@ impl State {
         if let Some(id) = id {
             next.remember(Trigger::Request, id);
         }
+        next
+    }
+
+    /// The request of this id is not carried out, now or later.
+    #[must_use]
+    pub fn declining(&self, id: &str) -> Self {
+        let mut next = self.stepped();
+        next.remember(Trigger::Request, id);
+        next.declined = Some(id.to_owned());
         next
     }
 

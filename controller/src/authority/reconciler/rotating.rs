@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use crds::weft::{AUTHORITY, CertificateAuthority, GROUP, VERSION};
 use identity::Roots;
 use identity::rotation::{
-    self, Announced, Begin, Move, Offered, Phase, Reason, Source, State, Step, Trigger, announced,
+    self, Announced, Begin, Move, Offered, Phase, Reason, Rotation, Source, State, Step, Trigger,
+    announced,
 };
 use identity::verify::AuthorityId;
 use k8s_openapi::api::core::v1::Secret;
@@ -22,7 +23,7 @@ use crate::authority::Loaded;
 use crate::authority::own_issuers::OwnIssuers;
 use crate::authority::rotation::Making;
 use crate::authority::secret::{
-    CaError, NEXT_ROOT_CRT, ROOT_CRT, ROTATION, SECRET, field, stored, text,
+    CaError, NEXT_ROOT_CRT, ROOT_CRT, ROTATION, SECRET, field, named, stored, text,
 };
 use crate::authority::source::{Held, SourceReader};
 use crate::authority::status::{self, Report, knows_root};
@@ -73,6 +74,7 @@ impl Reconciler {
             Err(kube::Error::Api(status)) if status.is_forbidden() => return None,
             Err(error) => return may_wait.then(|| error.into()),
         };
+        self.note_uid(&object);
         let pem = text(secret.data.as_ref()?, ROOT_CRT).ok()?;
         let roots = Roots::from_pem(&self.authority.inner.own, pem).ok()?;
         let first = roots.certificates().into_iter().next()?;
@@ -97,6 +99,9 @@ impl Reconciler {
             return Ok(());
         }
         let object = status::object(&self.client).await;
+        if let Some(object) = &object {
+            self.note_uid(object);
+        }
         let signs_until = loaded.issuer.not_after();
         let held = self.held(&loaded.state, Some(signs_until), now).await;
         let offered = held.candidate().map(|candidate| Offered {
@@ -109,12 +114,15 @@ impl Reconciler {
         });
         let own = self.own_issuers(&loaded, offered, now);
         self.authority.others_sign(&own.ids());
+        // Of a source that is half written it is not known yet whether its owner swaps the root.
+        let may_decide = loaded.state.rotation.is_some() || !matches!(held, Held::Unknown);
         let request = object.as_ref().and_then(status::request);
+        let request = request.filter(|_| may_decide);
         let seen = self.watched.seen(&loaded, request, offered, &own, now);
         let step = rotation::step(&loaded.state, &seen, now);
         let outcome = match &step {
             Step::Go(next) => self.go(next, &loaded, &held, now).await,
-            Step::Rest | Step::Wait(_) | Step::RootIsExternal => Ok(()),
+            Step::Rest | Step::Wait(_) => Ok(()),
         };
         let loaded = self.authority.loaded().unwrap_or(loaded);
         self.say_step(&loaded, now);
@@ -126,6 +134,7 @@ impl Reconciler {
             step: &step,
             held: &held,
             others: &own.certificates,
+            unusable: self.authority.beside_unusable(),
             // Calls that fail are made again.
             failed: match &outcome {
                 Ok(()) | Err(CaError::Api(_)) => None,
@@ -141,6 +150,10 @@ impl Reconciler {
             }
         }
         outcome
+    }
+
+    fn note_uid(&self, object: &CertificateAuthority) {
+        *self.watched.object_uid.lock() = object.metadata.uid.clone().unwrap_or_default();
     }
 
     /// For the other replicas.
@@ -257,7 +270,7 @@ impl Reconciler {
         let params = PostParams::default();
         self.api().replace(SECRET, &params, &secret).await?;
         info!(target: "audit", step = state.step, %root, "root of the folder imported");
-        self.report_move(&Move::Begin(begin), &state);
+        self.report_move(&Move::Begin(begin), state.rotation.as_ref(), &state);
         Ok(())
     }
 
@@ -278,8 +291,9 @@ impl Reconciler {
         let root = held.candidate().map(|candidate| candidate.root_id);
         match root.filter(|root| state.is_retired(*root)) {
             Some(root) => Held::Rejected(format!(
-                "RootRetired: root {root} was taken out by a Compromise, since its key is known: make a \
-                 new root"
+                "RootRetired: root {} was taken out by a Compromise, since its key is known: make a \
+                 new root",
+                named(root)
             )),
             None => held,
         }
@@ -320,30 +334,39 @@ impl Reconciler {
         data.extend([field(ROTATION, serde_json::to_vec(&state)?)]);
         self.authority.must_load(data, now)?;
         self.write(&mut secret, &state, now).await?;
-        self.report_move(next, &state);
+        // Of the one that has ended there, too.
+        let rotation = state.rotation.as_ref().or(rotation);
+        self.report_move(next, rotation, &state);
         Ok(())
     }
 
-    fn report_move(&self, next: &Move, state: &State) {
-        let id = state.rotation.as_ref().map(|rotation| rotation.id.as_str());
-        let (id, phase) = (id.unwrap_or_default(), status::phase(state));
+    fn report_move(&self, next: &Move, rotation: Option<&Rotation>, state: &State) {
+        let id = rotation.map_or("", |rotation| rotation.id.as_str());
+        let word = rotation.map_or("", |rotation| rotation.reason.as_str());
+        let phase = status::phase(state);
         info!(target: "audit", step = state.step, id, phase, ?next, "certificate authority stepped");
+        // Each names what it is about: the same Event is written once an hour.
         let (reason, text) = match next {
-            // Of a replica that has started.
-            Move::KnowIssuers(_) => return,
+            // Of a replica that has started, and what condition `Rotating` says.
+            Move::KnowIssuers(_) | Move::Decline(_) => return,
             Move::Begin(_) => (
                 "RotationStarted",
-                format!("rotation {id} of the root started"),
+                format!("rotation {id} ({word}) of the root started"),
             ),
             Move::Hasten(_) | Move::Activate | Move::Retire => (
                 "RotationPhase",
-                format!("rotation {id} is in phase {phase}"),
+                format!("rotation {id} ({word}) is in phase {phase}"),
             ),
-            Move::Finish => ("RotationDone", "one root is left, and signs".to_owned()),
-            Move::TakeIssuer | Move::ReplaceIssuer(_) => (
+            Move::Finish => (
                 "RotationDone",
-                "another issuer signs, below the same root".to_owned(),
+                format!("rotation {id} ({word}) has ended: one root is left, and signs"),
             ),
+            Move::TakeIssuer | Move::ReplaceIssuer(_) => {
+                let issuer = state.issuers.last().copied().map(named);
+                let issuer = issuer.unwrap_or_default();
+                let text = format!("another issuer signs, below the same root: {issuer}");
+                ("RotationDone", text)
+            }
         };
         self.event(EventType::Normal, reason, text);
     }
@@ -375,7 +398,7 @@ impl Reconciler {
                 kind: "CertificateAuthority".to_owned(),
                 namespace: String::new(),
                 name: AUTHORITY.to_owned(),
-                uid: String::new(),
+                uid: self.watched.object_uid.lock().clone(),
             },
             event_type,
             reason,

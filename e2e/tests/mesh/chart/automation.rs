@@ -266,6 +266,11 @@ fn rotation_and_revocation_are_rights_that_are_bound_nowhere() -> Outcome {
     let objects = rendered(&[])?;
     let patch = "patch certificateauthorities";
     assert!(rights(&objects, "weft-incident").contains(patch));
+    // `kubectl get wca`, and `kubectl wait wca/weft`.
+    for verb in ["get", "list", "watch"] {
+        let read = format!("{verb} certificateauthorities");
+        assert!(rights(&objects, "weft-incident").contains(&read), "{read}");
+    }
     assert!(!rights(&objects, "weft-smi-edit").contains(patch));
     assert!(rights(&objects, "weft-smi-view").contains("get certificateauthorities"));
     let create = "create revocations";

@@ -3,6 +3,51 @@
 
 use super::*;
 
+/// The request is not carried out.
+fn declined() -> Step {
+    Step::Go(Move::Decline("audit".to_owned()))
+}
+
+#[test]
+fn declined_compromise_never_runs_later() {
+    let external = State {
+        source: Source::Secret,
+        ..old()
+    };
+    let mut seen = Seen {
+        source: Source::Secret,
+        request: Some(request(Reason::Compromise)),
+        ..done(&external)
+    };
+    assert_eq!(step(&external, &seen, start()), declined());
+    let state = external.declining("audit");
+    assert_eq!(step(&state, &seen, start()), Step::Rest);
+
+    // Its owner swaps the root, or takes it back: each is planned.
+    seen.offered = Some(Offered {
+        root: id(5),
+        signs: false,
+    });
+    for source in [Source::Secret, Source::Generated] {
+        seen.source = source;
+        let Step::Go(Move::Begin(begin)) = step(&state, &seen, start()) else {
+            panic!("no rotation");
+        };
+        let planned = (Trigger::Source, Reason::Planned, source);
+        assert_eq!((begin.trigger, begin.reason, begin.source), planned);
+    }
+    // Given anew it makes haste.
+    seen.source = Source::Secret;
+    seen.request = Some(Request {
+        id: "again".to_owned(),
+        ..request(Reason::Compromise)
+    });
+    let Step::Go(Move::Begin(begin)) = step(&state, &seen, start()) else {
+        panic!("no rotation");
+    };
+    assert_eq!(begin.reason, Reason::Compromise);
+}
+
 #[test]
 fn life_begins_rotation_of_generated_roots_alone() {
     let mut seen = done(&old());
@@ -17,7 +62,7 @@ fn life_begins_rotation_of_generated_roots_alone() {
     seen.source = Source::Secret;
     assert_eq!(step(&old(), &seen, start()), Step::Rest);
     seen.request = Some(request(Reason::Planned));
-    assert_eq!(step(&old(), &seen, start()), Step::RootIsExternal);
+    assert_eq!(step(&old(), &seen, start()), declined());
 }
 
 #[test]
@@ -155,5 +200,5 @@ fn issuer_is_replaced_without_phases() {
     assert_eq!(state.issuers, [id(101), id(111)]);
     assert_eq!(step(&state, &seen, start()), Step::Rest);
     seen.has_root_key = false;
-    assert_eq!(step(&old(), &seen, start()), Step::RootIsExternal);
+    assert_eq!(step(&old(), &seen, start()), declined());
 }

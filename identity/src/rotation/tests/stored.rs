@@ -26,6 +26,7 @@ fn earlier_content_differs_from_a_later_one() {
 fn state_survives_its_stored_form() {
     let mut state = activating(Reason::Compromise).without_former(start());
     state.source = Source::Secret;
+    state = state.declining("audit");
     for state in [state, old(), State::default()] {
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(

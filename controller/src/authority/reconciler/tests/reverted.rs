@@ -66,6 +66,59 @@ async fn running_replicas_keep_roots_that_a_restored_secret_lacks() {
 }
 
 #[tokio::test]
+async fn holder_writes_back_over_unusable_content() {
+    let garbage = || Some(json!("bm90IGEgY2VydGlmaWNhdGU="));
+    let damages = [
+        (ROOT_CRT, garbage()),
+        (ROOT_CRT, None),
+        (ROOT_KEY, garbage()),
+        (ISSUER_CRT, garbage()),
+        (ISSUER_KEY, garbage()),
+        (ISSUER_KEY, None),
+    ];
+    for (name, value) in damages {
+        let (api, now) = (FakeApi::default(), SystemTime::now());
+        let (holder, other) = (reconciler(&api, true), reconciler(&api, false));
+        holder.step(now).await.unwrap();
+        other.step(now).await.unwrap();
+        let whole = key(&api, name);
+        let mut damaged = api.read(PATH).unwrap();
+        let data = damaged["data"].as_object_mut().unwrap();
+        data.remove(name);
+        data.extend(value.map(|value| (name.to_owned(), value)));
+        put_over(&api, damaged, "kubectl");
+
+        let refused = other.step(now).await.unwrap_err();
+        let unusable = other.authority.beside_unusable().unwrap().to_string();
+        assert!(unusable.contains(name), "{name}: {unusable}, {refused}");
+        holder.step(now).await.unwrap();
+        other.step(now).await.unwrap();
+        assert_eq!(key(&api, name), whole, "{name}");
+        for replica in [&holder, &other] {
+            assert_eq!(replica.metrics.reverts.get(), 1, "{name}");
+            assert!(can_sign(replica, now), "{name}");
+            assert_eq!(replica.authority.beside_unusable(), None, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unusable_content_of_a_later_step_stays() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let holder = reconciler(&api, true);
+    holder.step(now).await.unwrap();
+    let mut later = api.read(PATH).unwrap();
+    later["data"][ISSUER_KEY] = json!(ByteString(b"of a later version".to_vec()));
+    later["data"][ROTATION] = json!(ByteString(br#"{"step": 7}"#.to_vec()));
+    put_over(&api, later, "weft-controller");
+    let writes = api.writes().len();
+    assert!(holder.step(now).await.is_err());
+    assert_eq!(api.writes().len(), writes);
+    assert!(holder.authority.beside_unusable().is_some());
+    assert!(can_sign(&holder, now));
+}
+
+#[tokio::test]
 async fn restored_issuer_that_ended_brings_no_foreign_root() {
     let (api, start) = (FakeApi::default(), SystemTime::now());
     let old = backup(start).await;

@@ -59,7 +59,8 @@ impl Bench {
 
     /// One look, as the loop does it. What fails is tried again.
     async fn tick(&self) {
-        if self.holder.step(self.now()).await.is_ok() {
+        let taken = self.holder.step(self.now()).await;
+        if taken.is_ok() || self.holder.authority.beside_unusable().is_some() {
             let _ = self.holder.rotate(self.now()).await;
         }
         let roots = self.holder.authority.roots_pem().borrow().clone();
@@ -172,6 +173,7 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let retired = bench.state().active().unwrap();
+    let named = bench.status()["roots"][0]["authority"].clone();
     bench.request(&json!({"id": "leak", "scope": "Root", "reason": "Compromise"}));
     bench.ticks(3).await;
     assert_eq!(bench.state().phase(), Some(Phase::Retiring));
@@ -180,6 +182,38 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
     assert!(bundle.end_others && bundle.roots.len() == 1 && bundle.issuers.len() == 1);
     bench.ticks(8).await;
     bench.must_be_steady("compromise");
+    assert_eq!(bench.status()["retired"], json!([named]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_name_their_rotation_and_the_object() {
+    let mut bench = Bench::generated();
+    let (events, writer) = EventRecorder::new(bench.api.client(), "me", Counter::default());
+    bench.holder.events = events;
+    bench.ticks(2).await;
+    let mut object = bench.api.read(OBJECT).unwrap();
+    object["metadata"]["uid"] = json!("uid-of-weft");
+    bench.api.put(OBJECT, object);
+    for id in ["first", "second"] {
+        bench.request(&json!({"id": id, "reason": "Compromise"}));
+        bench.ticks(20).await;
+    }
+    let api = bench.api.clone();
+    drop(bench);
+    writer.run(std::future::pending()).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/default/events/");
+    for reason in ["RotationStarted", "RotationDone"] {
+        let of_reason = events.iter().filter(|event| event["reason"] == reason);
+        let notes: Vec<&str> = of_reason
+            .filter_map(|event| event["note"].as_str())
+            .collect();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        for id in ["first (Compromise)", "second (Compromise)"] {
+            assert!(notes.iter().any(|note| note.contains(id)), "{notes:?}");
+        }
+    }
+    let names_it = |event: &Value| event["regarding"]["uid"] == "uid-of-weft";
+    assert!(events.iter().all(names_it), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,11 +306,23 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
         "the former one signs on"
     );
 
+    // Nothing replaces a root of Weft's own before a source is there.
+    let not_carried_out = |part: &str| {
+        let rotating = bench.condition("Rotating");
+        assert_eq!(rotating["reason"], "RootIsExternal");
+        let why = rotating["message"].as_str().unwrap();
+        assert!(why.contains(part), "{part}: {why}");
+    };
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(2).await;
+    not_carried_out("the root is Weft's own");
+
     let root = Root::generate(bench.now(), ROOT_LIFE).unwrap();
     let issuer = root.issuer(bench.now(), ISSUER_LIFE).unwrap();
     bench.api.put(SOURCE, secret_of(&root, &issuer));
     bench.tick().await;
     assert_eq!(bench.status()["rotation"]["trigger"], "Source");
+    assert_eq!(bench.status()["rotation"]["reason"], "Planned");
     assert_eq!(
         key(&bench.api, NEXT_ROOT_KEY),
         Value::Null,
@@ -304,7 +350,12 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
     // A request cannot replace a root whose key is elsewhere.
     bench.request(&json!({"id": "audit"}));
     bench.ticks(2).await;
+    not_carried_out("the root is its owner's");
+    assert_eq!(bench.state().ids, ["leak", "audit"], "neither runs");
+    let step = bench.state().step;
+    bench.ticks(5).await;
     assert_eq!(bench.condition("Rotating")["reason"], "RootIsExternal");
+    assert_eq!(bench.state().step, step, "declined once");
 
     bench.api.remove(SOURCE);
     bench.ticks(2).await;
@@ -312,6 +363,31 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
         can_sign(&bench.holder, bench.now()),
         "it outlives its Secret"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_waits_while_the_source_is_half_written() {
+    let bench = Bench::new(AuthoritySettings {
+        source: IssuerSource::Secret {
+            name: "corp-ca".to_owned(),
+            roots: None,
+        },
+        ..AuthoritySettings::default()
+    });
+    bench.ticks(2).await;
+    let root = Root::generate(bench.now(), ROOT_LIFE).unwrap();
+    let issuer = || root.issuer(bench.now(), ISSUER_LIFE).unwrap();
+    let whole = secret_of(&root, &issuer());
+    let mut half = whole.clone();
+    half["data"]["tls.key"] = secret_of(&root, &issuer())["data"]["tls.key"].clone();
+    bench.api.put(SOURCE, half);
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(5).await;
+    assert!(bench.state().ids.is_empty(), "neither runs nor is declined");
+    bench.api.put(SOURCE, whole);
+    bench.tick().await;
+    assert_eq!(bench.status()["rotation"]["reason"], "Compromise");
+    assert_eq!(bench.state().ids, ["leak"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,11 +504,13 @@ async fn retired_root_is_not_taken_out_of_a_backup() {
 // Claims: trust-8
 #[tokio::test(start_paused = true)]
 async fn earlier_step_of_the_secret_is_not_taken() {
-    let bench = Bench::generated();
+    let mut bench = Bench::generated();
+    let (events, writer) = EventRecorder::new(bench.api.client(), "me", Counter::default());
+    bench.holder.events = events;
     bench.ticks(2).await;
     bench.request(&json!({"id": "audit"}));
     bench.tick().await;
-    let preparing = bench.api.read(PATH).unwrap();
+    let (preparing, early) = (bench.api.read(PATH).unwrap(), bench.state().step);
     bench.ticks(40).await;
     let (root, step) = (key(&bench.api, ROOT_CRT), bench.state().step);
     bench.api.put(PATH, preparing);
@@ -440,6 +518,45 @@ async fn earlier_step_of_the_secret_is_not_taken() {
     assert_eq!(key(&bench.api, ROOT_CRT), root, "written back");
     assert_eq!(bench.state().step, step + 1);
     assert_eq!(bench.holder.metrics.reverts.get(), 1);
+
+    let api = bench.api.clone();
+    drop(bench);
+    writer.run(std::future::pending()).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
+    let said = events[0]["note"].as_str().unwrap();
+    for part in [
+        format!("is of an earlier step ({early})"),
+        format!("the one of step {step},"),
+    ] {
+        assert!(said.contains(&part), "{part}: {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_content_is_named_until_written_back() {
+    let bench = Bench::generated();
+    bench.ticks(2).await;
+    // A tool that repeats it is answered slowly.
+    for _ in 0..4 {
+        let mut damaged = bench.api.read(PATH).unwrap();
+        damaged["data"][ISSUER_KEY] = json!("bm90IGEga2V5");
+        bench.api.put(PATH, damaged);
+        bench.tick().await;
+    }
+    let usable = bench.condition("Usable");
+    assert_eq!(usable["reason"], "SecretUnusable");
+    let why = usable["message"].as_str().unwrap();
+    for part in ["weft-ca", "issuer.key: the key is not", "delete the Secret"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert!(can_sign(&bench.holder, bench.now()), "by what it serves");
+
+    bench.ticks(60).await;
+    assert_eq!(bench.condition("Usable")["status"], "True");
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(20).await;
+    bench.must_be_steady("compromise");
+    assert_eq!(bench.state().ids, ["leak"]);
 }
 
 #[tokio::test(start_paused = true)]
