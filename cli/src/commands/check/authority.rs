@@ -76,7 +76,8 @@ pub(super) fn revocations(facts: &Facts) -> CheckResult {
     if !wrong.is_empty() {
         return Ok((CheckStatus::Warning, joined(few(&wrong), &ended)));
     }
-    let in_force = format!("{} in force", all.len());
+    let accepted = |one: &&Value| condition(one, ACCEPTED).is_some_and(|of| of["status"] == "True");
+    let in_force = format!("{} in force", all.iter().filter(accepted).count());
     Ok((CheckStatus::Ok, joined(in_force, &ended)))
 }
 
