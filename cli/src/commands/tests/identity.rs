@@ -319,6 +319,32 @@ async fn wait_ends_as_the_rotation_does() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn wait_ends_although_another_rotation_follows() {
+    let running = |id: &str, root: &str| {
+        let rotating = json!({"type": "Rotating", "status": "True", "reason": "Activating",
+            "observedGeneration": 9, "message": "",
+            "lastTransitionTime": "2026-11-02T08:00:00Z"});
+        json!({"phase": "Activating", "rotation": {"id": id, "trigger": "Request"},
+            "roots": [{"fingerprint": root, "state": "Active"}], "conditions": [rotating]})
+    };
+    // One that takes the place of the other keeps the root that is to go.
+    for (root, code) in [("sha256:2", 0), ("sha256:1", 3)] {
+        let api = FakeApi::default();
+        put_authority(&api, &running("a", "sha256:1"));
+        let later = api.clone();
+        let next = running("b", root);
+        let follow = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            put_authority(&later, &next);
+        });
+        let line = "weft identity rotate --id a --wait 20s";
+        let (found, _, err) = run(api.client(), line).await;
+        assert_eq!(found, code, "{root}: {err}");
+        follow.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn authority_is_shown_with_phase_and_faults() {
     let api = town();
