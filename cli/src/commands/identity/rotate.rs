@@ -266,7 +266,7 @@ fn condition<'a>(authority: &'a CertificateAuthority, kind: &str) -> Option<&'a 
     all.find(|one| one.type_ == kind)
 }
 
-async fn read(cluster: &Cluster) -> Result<CertificateAuthority, Refusal> {
+pub(super) async fn read(cluster: &Cluster) -> Result<CertificateAuthority, Refusal> {
     let path = format!("/apis/{GROUP}/{VERSION}/{CERTIFICATE_AUTHORITIES}/{AUTHORITY}");
     cluster.try_read(WHAT, &path).await
 }
