@@ -396,7 +396,11 @@ async fn instead(cluster: &Cluster, why: &Failure) -> String {
     });
     let names: BTreeSet<String> = names.collect();
     if names.is_empty() {
-        return format!("the issuer is not shown: {why}");
+        // The authority is the mesh's, wherever its pods are.
+        return match rotate::issuers(cluster).await {
+            Some(named) => format!("CertificateAuthority weft names the issuer, {named}: {why}"),
+            None => format!("the issuer is not shown: {why}"),
+        };
     }
     let names: Vec<String> = names.into_iter().collect();
     format!(

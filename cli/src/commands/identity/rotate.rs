@@ -221,20 +221,32 @@ pub(super) async fn notes(cluster: &Cluster) -> Vec<String> {
     }
 }
 
+/// What signs, as controllers report it; `None` where they do not, or the user may not see it.
+pub(super) async fn issuers(cluster: &Cluster) -> Option<String> {
+    let authority = read(cluster).await.ok()?;
+    let named = named_issuers(&authority);
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
 /// `controllers sign with 2 issuers of their own: sha256:... until 2026-11-21T10:00:00Z, ...`
 fn own_issuers(authority: &CertificateAuthority) -> Option<String> {
-    let issuers = &authority.status.as_ref()?.issuers;
-    let named = issuers.iter().map(|issuer| {
-        let name = issuer.authority.as_ref().unwrap_or(&issuer.fingerprint);
-        let end = issuer.not_after.as_deref().unwrap_or("a time not known");
-        format!("{name} until {end}")
-    });
-    let named: Vec<String> = named.collect();
+    let named = named_issuers(authority);
     let count = named.len();
     (count > 1).then(|| {
         let named = named.join(", ");
         format!("controllers sign with {count} issuers of their own: {named}")
     })
+}
+
+/// `sha256:... until 2026-11-21T10:00:00Z`, of each issuer.
+fn named_issuers(authority: &CertificateAuthority) -> Vec<String> {
+    let issuers = authority.status.iter().flat_map(|status| &status.issuers);
+    let named = issuers.map(|issuer| {
+        let name = issuer.authority.as_ref().unwrap_or(&issuer.fingerprint);
+        let end = issuer.not_after.as_deref().unwrap_or("a time not known");
+        format!("{name} until {end}")
+    });
+    named.collect()
 }
 
 /// `phase Activating of rotation audit-2026, 412/412 proxies trust the first root and 398/412 have

@@ -130,6 +130,25 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
 }
 
 #[tokio::test]
+async fn issuer_is_named_in_namespace_without_meshed_pods() {
+    let api = FakeApi::default();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = rcgen::CertificateParams::default();
+    let root = root.self_signed(&key).unwrap();
+    api.put(
+        "/api/v1/namespaces/bare/configmaps/weft-trust-bundle",
+        json!({"metadata": {"name": "weft-trust-bundle"}, "data": {"ca.crt": root.pem()}}),
+    );
+    let status = json!({"issuers": [{"fingerprint": "sha256:1a", "authority": "sha256:1b",
+        "notAfter": "2026-12-01T00:00:00Z"}]});
+    put_authority(&api, &status);
+    let (code, _, err) = run(api.client(), "weft identity --ca -n bare").await;
+    assert_eq!(code, 0, "{err}");
+    let named = "CertificateAuthority weft names the issuer, sha256:1b until 2026-12-01T00:00:00Z";
+    assert!(err.contains(named), "{err}");
+}
+
+#[tokio::test]
 async fn issuers_that_share_a_name_are_distinguished() {
     let api = town();
     for (namespace, pod, authority) in [("shop", "web-1", "0a"), ("bank", "vault-1", "0b")] {
