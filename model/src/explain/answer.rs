@@ -188,7 +188,6 @@ impl Model {
                 .as_ref()
                 .map(|pod| Arc::clone(&pod.namespace));
             explained.namespaces.extend(namespace);
-            // Of a pod that is revoked, or called by one, the caller's proxy decides.
             if let (Some((pod, origins)), None) = (&one.by, &one.revoked) {
                 explained.deciding_pods.insert(pod.clone());
                 explained.origins.extend(origins.iter().cloned());

@@ -60,7 +60,8 @@ pub(super) struct EvaluatedEndpoint {
     pub(super) names_pods: bool,
     /// It refuses, lets the call in with some host, and no host was said.
     pub(super) by_host: bool,
-    /// What revokes the caller or the called pod: no handshake between their proxies succeeds.
+    /// What revokes the caller or the called pod: the caller's proxy finds that no handshake succeeds,
+    /// and no rule is looked at.
     pub(super) revoked: Option<EndedBy>,
     /// The pod whose proxy judges, and the objects that it judges by.
     pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
