@@ -55,7 +55,8 @@ async fn control_plane(cluster: &Cluster, subject: &Value) -> Foreseen {
     let weft = cluster.weft_namespace();
     let what = format!("controllers' pods in namespace {weft}");
     let path = format!(
-        "/api/v1/namespaces/{weft}/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dcontroller"
+        "/api/v1/namespaces/{weft}/pods?labelSelector=app.kubernetes.io%2Fname%3Dweft%2C\
+         app.kubernetes.io%2Fcomponent%3Dcontroller"
     );
     let unknown = |why: &str| {
         Foreseen::Unknown(format!(
