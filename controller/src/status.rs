@@ -230,6 +230,7 @@ impl StatusWriter {
                 .tally(&compiled.model, object, report.generation);
             let mut status = Status::of(report, &tally);
             status.revoked = revoked::found(object, compiled);
+            revoked::name_what_is_wrong(object, &mut status);
             status.with_shared_limits(&shared_limits(object, &compiled.world));
             let mut absent = tally.only_lacks_absent();
             status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);

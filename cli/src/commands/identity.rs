@@ -2,6 +2,7 @@
 //! of the authority that signs them, which it can have rotated. It can revoke identities, too.
 
 mod certificate;
+mod foreseen;
 mod pods;
 mod revoke;
 mod rotate;
@@ -70,7 +71,8 @@ type Silent = (PodName, Option<Failure>);
                   does not run, 3 if it has not ended by then. revoke makes a Revocation of an \
                   account, pod, node, certificate or issuer (sa/NAME, pod/NAME, node/NAME, \
                   certificate/SERIAL, issuer/FINGERPRINT), by the user's own right to create one \
-                  (the same ClusterRole): every proxy refuses it within seconds. With \
+                  (the same ClusterRole): every proxy refuses it within seconds. Exit \
+                  status 1 if the controller refuses it, 3 if none has judged it within 5 s. With \
                   --keep-healthy only what was issued before now, so that the workload goes on.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
@@ -394,7 +396,11 @@ async fn instead(cluster: &Cluster, why: &Failure) -> String {
     });
     let names: BTreeSet<String> = names.collect();
     if names.is_empty() {
-        return format!("the issuer is not shown: {why}");
+        // The authority is the mesh's, wherever its pods are.
+        return match rotate::issuers(cluster).await {
+            Some(named) => format!("CertificateAuthority weft names the issuer, {named}: {why}"),
+            None => format!("the issuer is not shown: {why}"),
+        };
     }
     let names: Vec<String> = names.into_iter().collect();
     format!(

@@ -23,8 +23,8 @@ const PAGE: &str = "500";
     about = "Show the proxies and whether they have what they need",
     long_about = "Shows every proxy: version, whether it is connected to a controller, how many \
                   of the objects that concern it it has acknowledged, what it refused, when its \
-                  certificate ends, what it holds in memory. Exit status 1 if one is not connected \
-                  or refused something.",
+                  certificate ends, what it holds in memory. Exit status 1 if one is not connected, \
+                  unless it is revoked, or refused something.",
     after_help = "Example:\n  weft proxies -A"
 )]
 pub(crate) struct Proxies {}
@@ -44,7 +44,10 @@ impl ClusterCommand for Proxies {
         if list.items.is_empty() {
             existing::must_be_in_a_namespace(cluster).await?;
         }
-        let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
+        let wrong = |Proxy { status, .. }: &Proxy| {
+            let is_lost = !status.connected && status.revoked_by.is_none();
+            is_lost || !status.nacks.is_empty()
+        };
         let conclusion = if list.items.iter().any(wrong) {
             Conclusion::No
         } else {
@@ -123,10 +126,10 @@ fn table(list: &ProxyList, all: bool, format: Format, now: SystemTime) -> Table 
             proxy.metadata.name.clone().into(),
             status.workload.clone().into(),
             status.version.clone().unwrap_or_default().into(),
-            if status.connected {
-                Cell::toned("yes", Tone::Good)
-            } else {
-                Cell::toned("no", Tone::Bad)
+            match (status.connected, &status.revoked_by) {
+                (_, Some(_)) => Cell::toned("revoked", Tone::Warning),
+                (true, None) => Cell::toned("yes", Tone::Good),
+                (false, None) => Cell::toned("no", Tone::Bad),
             },
             acked(status.acknowledged, status.needed),
             if status.nacks.is_empty() {

@@ -30,6 +30,7 @@ mod identity;
 mod names;
 mod pods;
 mod release;
+mod revoke;
 mod rules;
 mod startup;
 mod stat;

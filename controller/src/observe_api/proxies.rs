@@ -9,9 +9,10 @@ use crds::observe::{
 };
 use identity::authority::BACKDATE;
 use k8s_openapi::jiff::Timestamp;
-use model::PodId;
 use model::compiled::Compiled;
-use model::world::ObjectKey;
+use model::world::{ObjectKey, PodFacts};
+use model::{Index, PodId};
+use policy::name::SpiffeId;
 use serde_json::{Value, json};
 use tracing::info;
 use wire::capability::Capability;
@@ -109,6 +110,7 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
         version: (!injected.version.is_empty()).then(|| injected.version.to_string()),
         ..ProxyStatus::default()
     };
+    status.revoked_by = revoked_by(index, &status.identity, facts);
     if let Some((connected, state)) = context.observed.proxy(pod) {
         status.connected = connected;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -150,6 +152,18 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
         },
         status,
     })
+}
+
+/// The Revocation that ends a pod for good.
+fn revoked_by(index: &Index, identity: &str, facts: &PodFacts) -> Option<String> {
+    if !index.revocations.has_ended(&facts.uid) {
+        return None;
+    }
+    let id = SpiffeId::try_from(identity).ok()?;
+    let issuance = index
+        .revocations
+        .issuance(&id, Some(&facts.uid), Some(&facts.node));
+    Some(issuance.err()?.name().to_string())
 }
 
 /// Adds the proxy's own report. `ttl`: of the certificates that this controller issues.

@@ -30,6 +30,20 @@ pub(super) fn json(found: &[FoundPods]) -> Option<Value> {
     (!found.is_empty()).then(|| found.iter().map(subject).collect())
 }
 
+/// Puts what is wrong with the subjects in front of how many proxies refuse them: the column MESSAGE
+/// shows it.
+pub(super) fn name_what_is_wrong(object: &ObjectRef, status: &mut Status) {
+    let [accepted, resolved, (_, programmed)] = &mut status.conditions;
+    let wrong = [accepted, resolved]
+        .into_iter()
+        .find(|(_, one)| !one.status);
+    if object.kind == Kind::Revocation
+        && let Some((_, wrong)) = wrong
+    {
+        programmed.message = format!("{}; {}", wrong.message, programmed.message);
+    }
+}
+
 /// Reports that all proxies refuse what an object revokes, the first time. `stored`: the object as
 /// it is now.
 pub(super) fn report_in_force(

@@ -58,6 +58,9 @@ pub struct ProxyStatus {
     pub version: Option<String>,
     /// Whether it holds a stream to a controller.
     pub connected: bool,
+    /// The Revocation that ends its pod for good, so that no controller serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
     /// Objects that concern it and that it has acknowledged.
     pub acknowledged: u32,
     /// Objects that concern it.

@@ -66,10 +66,15 @@ impl Shop {
     }
 
     fn revoke(&self, subject: &str, more: &[&str]) -> Outcome {
+        self.revoke_with(0, subject, more)
+    }
+
+    /// The same with the exit status of the command.
+    fn revoke_with(&self, status: i32, subject: &str, more: &[&str]) -> Outcome {
         let words = ["identity", "revoke", subject, "-n", &self.ns.name];
         let named = ["--reason", "a test", "--id", &self.ns.name];
         let words = [&words[..], &named, more].concat();
-        self.cluster().weft(&words)?.with_status(0)?;
+        self.cluster().weft(&words)?.with_status(status)?;
         Ok(())
     }
 
@@ -216,7 +221,9 @@ fn node_of_controllers_is_never_revoked() -> Outcome {
     let pods = ["-n", mesh::NAMESPACE, "get", "pods", "-l", label];
     let pods = shop.cluster().json(&pods)?;
     let node = pods["items"][0]["spec"]["nodeName"].as_str();
-    shop.revoke(&format!("node/{}", node.context("no node")?), &[])?;
+    let node = format!("node/{}", node.context("no node")?);
+    shop.revoke_with(1, &node, &["--dry-run"])?;
+    shop.revoke_with(1, &node, &[])?;
     eventually(ENDED_WITHIN, "the status says why", || {
         let found = shop.cluster().json(&["get", "rev", &shop.ns.name])?;
         let conditions = found["status"]["conditions"].as_array();

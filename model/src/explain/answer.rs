@@ -197,7 +197,7 @@ impl Model {
                 .as_ref()
                 .map(|pod| Arc::clone(&pod.namespace));
             explained.namespaces.extend(namespace);
-            if let Some((pod, origins)) = &one.by {
+            if let (Some((pod, origins)), None) = (&one.by, &one.revoked) {
                 explained.deciding_pods.insert(pod.clone());
                 explained.origins.extend(origins.iter().cloned());
             }

@@ -83,28 +83,33 @@ fn callers(outcomes: &[BackendOutcome<'_>]) -> f64 {
         .sum()
 }
 
-/// Whose proxies refuse. Where no pod is called, or a fallback refuses, the caller's own proxy
-/// answers; a caller without one gets no answer from any.
+/// Whose proxies refuse. Where no pod is called, a fallback refuses, or a Revocation, the caller's own
+/// proxy answers; a caller without one gets no answer from any.
 pub(super) fn refusing(
     question: &Question<'_>,
     outcomes: &[BackendOutcome<'_>],
     owner: Owner<'_>,
 ) -> Vec<String> {
     let mut by = BTreeSet::new();
+    let from = &question.spec.from;
+    let own = || format!("{} {}/{}", from.kind, from.namespace, from.name);
     for outcome in outcomes {
         if outcome.backend_route.refused.is_some() {
             let refuses = outcome.refusals().next().is_some();
             if refuses && outcome.caller.identity.is_some() {
-                let from = &question.spec.from;
-                by.insert(format!("{} {}/{}", from.kind, from.namespace, from.name));
+                by.insert(own());
             }
             continue;
         }
         let refusing = outcome.evaluated.iter();
         let refusing = refusing.filter(|one| matches!(one.ruling, Ruling::Refused(_)));
-        for (pod, _) in refusing.filter_map(|one| one.by.as_ref()) {
-            let (kind, key) = owner(pod);
-            by.insert(format!("{kind} {key}"));
+        for one in refusing {
+            if one.revoked.is_some() {
+                by.insert(own());
+            } else if let Some((pod, _)) = &one.by {
+                let (kind, key) = owner(pod);
+                by.insert(format!("{kind} {key}"));
+            }
         }
     }
     by.into_iter().take(MOST_REFUSING).collect()

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crds::observe::{ExplanationSpec, From, To};
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use policy::access::Source;
 use policy::host::named_once;
 use policy::name::SpiffeId;
 use policy::path::MAX_TARGET;
@@ -14,9 +13,11 @@ use policy::protocol::CONNECT_REFUSED;
 use policy::route::edits::Actions;
 use policy::well_known::PROXY_PORTS;
 
+use super::distinct;
 use super::outside::{self, Outside};
 use super::question::{BadQuestion, CallerView, Owner};
 use super::service_names::{HeadlessPort, headless_port, stands_for};
+use crate::model::revoked::EndedBy;
 use crate::model::{Index, Model, PodId};
 use crate::world::{ObjectKey, PodFacts, Proxy};
 
@@ -152,6 +153,8 @@ pub(super) struct Caller {
     pub(super) past: bool,
     /// Node of that one.
     pub(super) node: Arc<str>,
+    /// What revokes them for good.
+    pub(super) revoked: Option<EndedBy>,
 }
 
 impl Caller {
@@ -163,6 +166,7 @@ impl Caller {
             example: None,
             past: false,
             node: "".into(),
+            revoked: None,
         }
     }
 
@@ -202,6 +206,7 @@ impl Caller {
             let identity =
                 identity.map_err(|error| BadQuestion::new("from.name", error.to_string()))?;
             return Ok(Ok(vec![Self {
+                revoked: index.revocations.ended_by(&identity, None),
                 identity: Some(identity),
                 ..Self::outside()
             }]));
@@ -251,17 +256,20 @@ fn alike<'a>(
         let meshed = proxy.is_some() && !past;
         let identity = meshed.then(|| index.identity(pod, facts));
         let named_by = if meshed {
-            named_by(index, &facts.uid)
+            distinct::named_by(index, &facts.uid)
         } else {
             Vec::new()
         };
         let proven = identity
             .as_deref()
             .and_then(|id| SpiffeId::try_from(id).ok());
+        let revoked = proven
+            .as_ref()
+            .and_then(|id| index.revocations.ended_by(id, Some((pod, &**facts))));
         let node = by_node.then(|| facts.node.clone());
         let mode = matches!(to, Called::External(_)).then(|| outside::mode(index, pod, facts));
         let caller = callers
-            .entry((identity, named_by, past, node, mode))
+            .entry((identity, named_by, revoked.clone(), past, node, mode))
             .or_insert_with(|| Caller {
                 identity: proven,
                 uid: meshed.then(|| facts.uid.clone()),
@@ -269,23 +277,11 @@ fn alike<'a>(
                 example: Some(pod.clone()),
                 past,
                 node: facts.node.clone(),
+                revoked,
             });
         caller.pods += 1;
     }
     callers.into_values().collect()
-}
-
-/// Which rules name the pod with this uid.
-fn named_by(index: &Index, uid: &str) -> Vec<usize> {
-    let names = |source: &Source| match source {
-        Source::Pods(uids) => uids.iter().any(|one| **one == *uid),
-        Source::Identity(_) | Source::Authenticated | Source::Unauthenticated => false,
-    };
-    let rules = index.targets.rules().enumerate();
-    rules
-        .filter(|(_, rule)| rule.sources.iter().any(names))
-        .map(|(at, _)| at)
-        .collect()
 }
 
 fn no_caller(kind: &str) -> BadQuestion {

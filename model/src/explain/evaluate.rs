@@ -12,7 +12,8 @@ use policy::reason::Reason;
 use policy::well_known::{ADMIN_PORT, PROXY_PORTS};
 
 use super::call::{Caller, Request};
-use super::host;
+use super::{distinct, host};
+use crate::model::revoked::EndedBy;
 use crate::model::{Endpoint, Index, Model, PodId, Target, modes};
 use crate::world::{ObjectKey, PodFacts};
 
@@ -59,6 +60,9 @@ pub(super) struct EvaluatedEndpoint {
     pub(super) names_pods: bool,
     /// It refuses, lets the call in with some host, and no host was said.
     pub(super) by_host: bool,
+    /// What revokes the caller or the called pod: the caller's proxy finds that no handshake succeeds,
+    /// and no rule is looked at.
+    pub(super) revoked: Option<EndedBy>,
     /// The pod whose proxy judges, and the objects that it judges by.
     pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
 }
@@ -122,8 +126,11 @@ pub(super) fn endpoint(
         None => Proven::Outside,
     };
     let strict = mtls == MtlsMode::Strict && caller.identity.is_none();
-    let (ruling, rules, by_host) =
-        pod_access.evaluate(proven, (endpoint.port, protocol, strict), request);
+    let revoked = revoked(index, caller, pod);
+    let (ruling, rules, by_host) = match &revoked {
+        Some(_) => (Ruling::Refused(Reason::Revoked), Vec::new(), false),
+        None => pod_access.evaluate(proven, (endpoint.port, protocol, strict), request),
+    };
     EvaluatedEndpoint {
         endpoint: endpoint.clone(),
         ruling,
@@ -133,8 +140,16 @@ pub(super) fn endpoint(
         rules,
         names_pods: pod_access.names_pods(),
         by_host,
+        revoked,
         by: Some((pod.clone(), pod_access.origins)),
     }
+}
+
+/// What ends every handshake between the proxies of both, whatever rules and modes say.
+fn revoked(index: &Index, caller: &Caller, pod: &PodId) -> Option<EndedBy> {
+    caller.identity.as_ref()?;
+    let own = caller.revoked.clone();
+    own.or_else(|| distinct::revoked(index, pod))
 }
 
 /// An endpoint at which no rule is evaluated, and why.
@@ -148,6 +163,7 @@ fn not_evaluated(endpoint: &Endpoint, why: &'static str) -> EvaluatedEndpoint {
         rules: Vec::new(),
         names_pods: false,
         by_host: false,
+        revoked: None,
         by: None,
     }
 }

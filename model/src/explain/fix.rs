@@ -29,6 +29,7 @@ use super::evaluate::{EvaluatedEndpoint, Ruling};
 use super::external;
 use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
+use crate::model::revoked::EndedBy;
 use crate::model::{Index, Model, PodId};
 use crate::world::ObjectKey;
 
@@ -106,7 +107,7 @@ fn wanted<'a>(
         if let Some(reason) = outcome.backend_route.refused
             && !outcome.backend_route.is_answered()
         {
-            fix.commands.extend(look_at(outcome, reason));
+            add_look_at(outcome, reason, fix);
             if reason == Reason::BadRequest {
                 fix.warnings.push(nothing_helps(reason, &question.request));
             }
@@ -121,6 +122,10 @@ fn wanted<'a>(
             let Ruling::Refused(reason) = one.ruling else {
                 continue;
             };
+            if let Some(by) = &one.revoked {
+                add_revoked(by, fix);
+                continue;
+            }
             match (reason, account_of(index, one)) {
                 (Reason::NotAllowed | Reason::NoIdentity, Some(account)) => {
                     match source(index, outcomes, (outcome, one)) {
@@ -271,6 +276,17 @@ fn account_of(index: &Index, one: &EvaluatedEndpoint) -> Option<ObjectKey> {
     })
 }
 
+/// Where to look: at the Revocations, where these take pods of the backend out.
+fn add_look_at(outcome: &BackendOutcome<'_>, reason: Reason, fix: &mut Fix) {
+    let revoked = &outcome.backend_route.revoked;
+    if revoked.is_empty() {
+        fix.commands.extend(look_at(outcome, reason));
+    }
+    for by in revoked {
+        add_revoked(by, fix);
+    }
+}
+
 fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     let (namespace, name) = outcome.backend_route.label.split_once('/')?;
     // The set of a release follows the name, and its endpoints are among the Service's.
@@ -290,6 +306,16 @@ fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// A Revocation is lifted by its author alone: a command that deletes it is no suggestion.
+fn add_revoked(by: &EndedBy, fix: &mut Fix) {
+    let name = by.by.name();
+    fix.commands.push(format!("kubectl describe rev {name}"));
+    fix.warnings.push(format!(
+        "no object helps: {by} until it is deleted (kubectl delete rev {name}), which is safe once \
+         no stolen certificate is left, after identity.leafTtl"
+    ));
 }
 
 fn nothing_helps(reason: Reason, request: &Request) -> String {

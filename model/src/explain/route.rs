@@ -1,6 +1,8 @@
 //! Explains the route of a call, as the caller's proxy decides it: splits, backends, endpoints,
 //! and the fallback where there are none.
 
+use std::collections::BTreeSet;
+
 use crds::observe::ExplainedRule;
 use http::Method;
 use policy::access::Caller as Proven;
@@ -16,7 +18,8 @@ use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
 use super::external::{self, Leaving, OUTSIDE};
-use super::{host, rules, service_names};
+use super::{distinct, host, rules, service_names};
+use crate::model::revoked::EndedBy;
 use crate::model::{Audience, Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
 
@@ -43,6 +46,8 @@ pub(super) struct BackendRoute {
     pub(super) endpoints: Vec<Endpoint>,
     /// All that there are.
     pub(super) all: usize,
+    /// What revokes pods among them, which get no calls.
+    pub(super) revoked: BTreeSet<EndedBy>,
     /// Refused before any pod is called.
     pub(super) refused: Option<Reason>,
     /// What a policy has answer then.
@@ -276,6 +281,7 @@ impl BackendRoute {
         Self {
             share,
             refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
+            revoked: at.map_or_else(BTreeSet::new, |at| revoked(index, at)),
             note,
             ..Self::to(shown(service), endpoints, all)
         }
@@ -295,6 +301,7 @@ impl BackendRoute {
         Self {
             label,
             share: 1.0,
+            revoked: BTreeSet::new(),
             split: None,
             rule: None,
             sent: None,
@@ -426,6 +433,14 @@ fn usable(at: &PortEntry, node: Option<&str>) -> Vec<Endpoint> {
     }
     let last = here().filter(|candidate| candidate.last_resort);
     last.map(|one| one.endpoint.clone()).collect()
+}
+
+/// What revokes pods of a port.
+fn revoked(index: &Index, at: &PortEntry) -> BTreeSet<EndedBy> {
+    let candidates = at.candidates.iter();
+    let pods = candidates.filter_map(|one| one.endpoint.pod.as_ref());
+    pods.filter_map(|pod| distinct::revoked(index, pod))
+        .collect()
 }
 
 /// A pod's own address.

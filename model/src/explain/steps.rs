@@ -92,10 +92,14 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
         if let Some(note) = &backend_route.note {
             text = format!("{text}; {note}");
         }
+        for by in &backend_route.revoked {
+            text = format!("{text}; {by}");
+        }
         for edit in backend_route.rule.iter().flat_map(|rule| &rule.edits) {
             text = format!("{text}; {edit}");
         }
         let mut objects: Vec<String> = split.into_iter().collect();
+        objects.extend(backend_route.revoked.iter().map(|one| one.by.to_string()));
         if let (Some(ended), Some(instead)) = (backend_route.refused, &backend_route.instead) {
             text = format!("{text}; {ended}: {}", instead.text);
             objects.push(instead.policy.clone());
@@ -228,7 +232,7 @@ fn closed_by(
     let set = modes::access_set_by(namespace, &facts.annotations);
     let targets = origins.iter().map(|(object, _)| object);
     let targets = targets.filter(|object| object.kind == policy::name::Kind::TrafficTarget);
-    let targets: Vec<String> = targets
+    let mut targets: Vec<String> = targets
         .map(|target| format!("{} {}/{}", target.kind, target.namespace, target.name))
         .collect();
     let enforced = match one.enforcement {
@@ -241,7 +245,10 @@ fn closed_by(
     };
     let ruling = match one.ruling {
         Ruling::Refused(reason) => {
-            let fault = fault(request, reason);
+            let fault = match &one.revoked {
+                Some(by) => format!(": {by}"),
+                None => fault(request, reason),
+            };
             format!("; {}: refused, {reason}{fault}", one.endpoint.port)
         }
         Ruling::Audited(reason) => format!(
@@ -250,6 +257,7 @@ fn closed_by(
         ),
         Ruling::Allowed | Ruling::NotEvaluated(_) => String::new(),
     };
+    targets.extend(one.revoked.iter().map(|one| one.by.to_string()));
     Some((format!("{mode} ({set}), {enforced}{ruling}"), targets))
 }
 

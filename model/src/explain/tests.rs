@@ -23,6 +23,7 @@ mod places;
 mod plaintext;
 mod releases;
 mod requests;
+mod revoked;
 mod routes;
 mod unknown_pods;
 

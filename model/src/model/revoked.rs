@@ -2,6 +2,7 @@
 //! and the resource that every proxy gets of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use policy::origin::Origin;
 use policy::revoked::{ISSUER_LENGTH, PeerFacts, Revocation, Revocations, Revoked};
 
 use super::published::EncodedResource;
-use crate::world::ObjectKey;
+use crate::world::{ObjectKey, PodFacts};
 
 /// What compiling of Revocations needs besides the World.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,20 @@ pub struct FoundPods {
     pub subject: Arc<str>,
     /// Uids of the pods.
     pub uids: Vec<Arc<str>>,
+}
+
+/// What revokes an account or a pod for good. As text: `Revocation leak revokes sa shop/web`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EndedBy {
+    pub(crate) by: Origin,
+    /// As the object's status has it.
+    subject: String,
+}
+
+impl fmt::Display for EndedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} revokes {}", self.by, self.subject)
+    }
 }
 
 /// What takes calls without a certificate.
@@ -145,6 +160,33 @@ impl RevocationSet {
     #[must_use]
     pub fn has_ended(&self, uid: &str) -> bool {
         self.content.ended.contains(uid)
+    }
+
+    /// What revokes every certificate of an account, or of one pod of it.
+    pub(crate) fn ended_by(
+        &self,
+        id: &SpiffeId,
+        pod: Option<(&ObjectKey, &PodFacts)>,
+    ) -> Option<EndedBy> {
+        if let Err(by) = self.lookup.issuance(id, None) {
+            let (namespace, name) = (id.namespace(), id.service_account());
+            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+            return Some(EndedBy {
+                by: by.clone(),
+                subject: format!("sa {namespace}/{name}"),
+            });
+        }
+        let (pod, facts) = pod?;
+        let by = self.lookup.issuance(id, Some(&facts.uid)).err()?;
+        let of_node = self.content.nodes.get(&facts.node);
+        let subject = match of_node.filter(|revoked| revoked.by == *by) {
+            Some(_) => format!("node {}", facts.node),
+            None => format!("pod {pod}"),
+        };
+        Some(EndedBy {
+            by: by.clone(),
+            subject,
+        })
     }
 
     /// The pods that the subjects of an object mean.

@@ -72,10 +72,28 @@ pub(super) fn issuer_source(facts: &Facts) -> CheckResult {
 pub(super) fn revocations(facts: &Facts) -> CheckResult {
     let all = facts.list("revocations")?;
     let wrong: Vec<String> = all.iter().filter_map(|one| lack(facts, one)).collect();
-    if wrong.is_empty() {
-        return Ok((CheckStatus::Ok, format!("{} in force", all.len())));
+    let ended = ended(facts);
+    if !wrong.is_empty() {
+        return Ok((CheckStatus::Warning, joined(few(&wrong), &ended)));
     }
-    Ok((CheckStatus::Warning, few(&wrong)))
+    let accepted = |one: &&Value| condition(one, ACCEPTED).is_some_and(|of| of["status"] == "True");
+    let in_force = format!("{} in force", all.iter().filter(accepted).count());
+    Ok((CheckStatus::Ok, joined(in_force, &ended)))
+}
+
+/// `2 proxies are revoked for good: shop/web-1, shop/web-2`; empty without any.
+fn ended(facts: &Facts) -> String {
+    let proxies = facts.whole("proxies").unwrap_or_default().iter();
+    let ended = proxies.filter(|proxy| proxy["status"]["revokedBy"].is_string());
+    let ended: Vec<String> = ended.map(name_of).collect();
+    match ended.is_empty() {
+        true => String::new(),
+        false => format!(
+            "{} proxies are revoked for good: {}",
+            ended.len(),
+            few(&ended)
+        ),
+    }
 }
 
 /// What one lacks, after the time that it may take.

@@ -230,9 +230,13 @@ fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
         .map_err(|error| format!("proxies: {error}"))
 }
 
+/// Proxies of revoked pods are no fault: check `revocations` names them.
 fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, String> {
     let proxies = proxies(facts)?;
-    let wrong = proxies.iter().filter(|proxy| wrong(proxy));
+    let meant = proxies
+        .iter()
+        .filter(|proxy| proxy.status.revoked_by.is_none());
+    let wrong = meant.filter(|proxy| wrong(proxy));
     Ok(wrong
         .map(|proxy| format!("{}/{}", proxy.metadata.namespace, proxy.metadata.name))
         .collect())

@@ -250,7 +250,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         DATA,
         "connected",
         data::connected,
-        "every proxy is connected to a controller",
+        "every proxy is connected to a controller, but for those of revoked pods, which check revocations names",
         "look at the log of container weft-proxy; it keeps its last configuration meanwhile",
     ),
     check(

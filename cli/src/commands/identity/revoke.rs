@@ -1,20 +1,25 @@
 //! `weft identity revoke`: makes a Revocation, by which the whole mesh refuses identities.
 //!
 //! The object is judged before it is written, as the webhook would: in an incident there may be no
-//! time for a second try.
+//! time for a second try. What a controller makes of it is waited for, since it refuses what would
+//! end the mesh itself.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crds::label_syntax::is_dns_subdomain;
 use crds::smi::validation::{Cluster as Judged, Severity};
+use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::validate;
 use crds::weft::{GROUP, Revocation, RevocationSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
+use super::foreseen::{self, Foreseen};
 use crate::cluster::Cluster;
 use crate::cluster::names::ResourceKind;
 use crate::commands::automation;
@@ -24,6 +29,9 @@ use crate::kinds;
 
 /// What is made, in messages and in the object.
 const KIND: &str = kinds::REVOCATION;
+/// How long a controller may take to judge what is made, and between two looks.
+const JUDGED_WITHIN: Duration = Duration::from_secs(5);
+const EACH: Duration = Duration::from_millis(250);
 /// What is typed for subjects that are no objects with pods.
 const NODES: [&str; 3] = ["no", "node", "nodes"];
 const CERTIFICATES: [&str; 2] = ["cert", "certificate"];
@@ -71,6 +79,7 @@ impl Revoke<'_> {
         let before = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let before = self.keep_healthy.then_some(before);
         let spec = self.spec(cluster.namespace(), before.as_deref())?;
+        let subject = spec["subjects"][0].clone();
         let spec = RevocationSpec::deserialize(&spec)
             .map_err(|error| Failure::unknown(format!("{KIND}: {error}")))?;
         let name = match self.name {
@@ -86,17 +95,70 @@ impl Revoke<'_> {
         let what = format!("{KIND} {name}");
         let made = cluster.try_call(&what, all.create(&parameters, &object));
         made.await.map_err(|refusal| refused(&what, refusal))?;
-        let (subject, which) = (self.what, self.which());
         if self.dry_run {
+            return self.foresee(cluster, (&what, &subject), console).await;
+        }
+        let judged = judged(cluster, &all, (&what, &name)).await;
+        self.report((&what, &name), judged, console)
+    }
+
+    /// What a controller would make of the object, as far as it can be foreseen.
+    async fn foresee(
+        &self,
+        cluster: &Cluster,
+        (what, subject): (&str, &Value),
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let (named, which) = (self.what, self.which());
+        let foreseen = foreseen::of(cluster, subject).await;
+        if let Foreseen::Refused(why) = &foreseen {
             console.word(&format!(
-                "{what} would revoke {which} of {subject}, and was not made"
+                "{what} would be refused and was not made: {named} {why}"
             ))?;
-            return Ok(Conclusion::Yes);
+            return Ok(Conclusion::No);
+        }
+        console.word(&format!(
+            "{what} would revoke {which} of {named}, and was not made"
+        ))?;
+        if let Foreseen::Unknown(why) = foreseen {
+            console.word(&format!("not judged: {why}"))?;
+        }
+        Ok(Conclusion::Yes)
+    }
+
+    /// What a controller made of the object.
+    fn report(
+        &self,
+        (what, name): (&str, &str),
+        judged: Result<Revocation, String>,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let (subject, which) = (self.what, self.which());
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(why) => {
+                console.word(&format!(
+                    "{what} is made; whether it revokes {which} of {subject} is not known: {why}; \
+                     kubectl get rev {name} shows it, and kubectl delete rev {name} lifts it"
+                ))?;
+                return Ok(Conclusion::Unknown);
+            }
+        };
+        if let Some(refused) = failed(&judged, ACCEPTED) {
+            console.word(&format!(
+                "{what} is refused, and revokes nothing: {}: {}; kubectl delete rev {name} removes \
+                 it",
+                refused.reason, refused.message
+            ))?;
+            return Ok(Conclusion::No);
         }
         console.word(&format!(
             "{what} revokes {which} of {subject}; kubectl get rev {name} shows how many proxies \
              refuse it, and kubectl delete rev {name} lifts it"
         ))?;
+        if let Some(unresolved) = failed(&judged, RESOLVED_REFS) {
+            console.word(&format!("{}: {}", unresolved.reason, unresolved.message))?;
+        }
         if self.keeps_tokens() {
             console.word(
                 "what has the token of a pod gets new certificates: delete the pod too, unless the \
@@ -162,6 +224,41 @@ impl Revoke<'_> {
         }
         Err(Failure::usage(format!("{what}: {FORMS}")))
     }
+}
+
+/// The object once a controller has judged it, or why it is not known what any makes of it.
+async fn judged(
+    cluster: &Cluster,
+    all: &Api<Revocation>,
+    (what, name): (&str, &str),
+) -> Result<Revocation, String> {
+    let until = Instant::now() + JUDGED_WITHIN;
+    loop {
+        match cluster.try_call(what, all.get(name)).await {
+            Ok(object) if condition(&object, ACCEPTED).is_some() => return Ok(object),
+            Err(refusal) if !refusal.may_pass_again() => {
+                return Err(refusal.into_failure().to_string());
+            }
+            // It is not judged yet, or an API server is replaced meanwhile.
+            Ok(_) | Err(_) => {}
+        }
+        if Instant::now() + EACH > until {
+            let within = JUDGED_WITHIN.as_secs();
+            return Err(format!(
+                "no controller has judged it within {within} s (weft check)"
+            ));
+        }
+        sleep(EACH).await;
+    }
+}
+
+fn failed<'a>(object: &'a Revocation, kind: &str) -> Option<&'a Condition> {
+    condition(object, kind).filter(|one| one.status == "False")
+}
+
+fn condition<'a>(object: &'a Revocation, kind: &str) -> Option<&'a Condition> {
+    let mut all = object.status.as_ref()?.conditions.iter();
+    all.find(|one| one.type_ == kind)
 }
 
 fn refused(what: &str, refusal: crate::cluster::Refusal) -> Failure {

@@ -81,17 +81,53 @@ impl Rotate {
             return Ok(Conclusion::Yes);
         };
         console.word(&format!("{WHAT}: rotation {id} ({reason}) is requested"))?;
-        ended(cluster, (id.as_str(), generation), wait, console).await
+        let roots = before.status.map(|status| status.roots);
+        let replaced = roots.and_then(|roots| Some(roots.into_iter().next()?.fingerprint));
+        let awaited = Awaited {
+            id: &id,
+            generation,
+            replaced: replaced.as_deref(),
+        };
+        ended(cluster, awaited, wait, console).await
+    }
+}
+
+/// A rotation whose end is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Awaited<'a> {
+    id: &'a str,
+    /// Of the object that requests it.
+    generation: i64,
+    /// The root that was active before, as far as it was known.
+    replaced: Option<&'a str>,
+}
+
+impl Awaited<'_> {
+    /// Whether another rotation came after its end: the root that it replaced is gone. One that takes
+    /// its place before the end keeps that root.
+    fn is_followed(self, authority: &CertificateAuthority) -> bool {
+        let Some(status) = &authority.status else {
+            return false;
+        };
+        let mut roots = status.roots.iter();
+        let is_gone = match self.replaced {
+            Some(replaced) => roots.all(|root| root.fingerprint != replaced),
+            None => true,
+        };
+        let last = status.rotation.as_ref();
+        let is_other = last.is_some_and(|last| last.id.as_deref() != Some(self.id));
+        is_other && is_gone && !status.roots.is_empty()
     }
 }
 
 /// One look after the other until the rotation has ended, with a line for each that differs.
 async fn ended(
     cluster: &Cluster,
-    (id, generation): (&str, i64),
+    awaited: Awaited<'_>,
     wait: Duration,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
+    let Awaited { id, generation, .. } = awaited;
     let began = Instant::now();
     let (mut last, mut was_taken) = (String::new(), false);
     loop {
@@ -103,6 +139,10 @@ async fn ended(
                 });
                 if let Some(over) = rotating.filter(|rotating| rotating.status == "False") {
                     return concluded(&authority, over, (id, was_taken), console);
+                }
+                if was_taken && awaited.is_followed(&authority) {
+                    console.word(&format!("rotation {id} has ended, and another one runs"))?;
+                    return Ok(Conclusion::Yes);
                 }
                 let line = standing(&authority);
                 if lasting(&line) != last {
@@ -181,20 +221,32 @@ pub(super) async fn notes(cluster: &Cluster) -> Vec<String> {
     }
 }
 
+/// What signs, as controllers report it; `None` where they do not, or the user may not see it.
+pub(super) async fn issuers(cluster: &Cluster) -> Option<String> {
+    let authority = read(cluster).await.ok()?;
+    let named = named_issuers(&authority);
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
 /// `controllers sign with 2 issuers of their own: sha256:... until 2026-11-21T10:00:00Z, ...`
 fn own_issuers(authority: &CertificateAuthority) -> Option<String> {
-    let issuers = &authority.status.as_ref()?.issuers;
-    let named = issuers.iter().map(|issuer| {
-        let name = issuer.authority.as_ref().unwrap_or(&issuer.fingerprint);
-        let end = issuer.not_after.as_deref().unwrap_or("a time not known");
-        format!("{name} until {end}")
-    });
-    let named: Vec<String> = named.collect();
+    let named = named_issuers(authority);
     let count = named.len();
     (count > 1).then(|| {
         let named = named.join(", ");
         format!("controllers sign with {count} issuers of their own: {named}")
     })
+}
+
+/// `sha256:... until 2026-11-21T10:00:00Z`, of each issuer.
+fn named_issuers(authority: &CertificateAuthority) -> Vec<String> {
+    let issuers = authority.status.iter().flat_map(|status| &status.issuers);
+    let named = issuers.map(|issuer| {
+        let name = issuer.authority.as_ref().unwrap_or(&issuer.fingerprint);
+        let end = issuer.not_after.as_deref().unwrap_or("a time not known");
+        format!("{name} until {end}")
+    });
+    named.collect()
 }
 
 /// `phase Activating of rotation audit-2026, 412/412 proxies trust the first root and 398/412 have
@@ -226,7 +278,7 @@ fn condition<'a>(authority: &'a CertificateAuthority, kind: &str) -> Option<&'a 
     all.find(|one| one.type_ == kind)
 }
 
-async fn read(cluster: &Cluster) -> Result<CertificateAuthority, Refusal> {
+pub(super) async fn read(cluster: &Cluster) -> Result<CertificateAuthority, Refusal> {
     let path = format!("/apis/{GROUP}/{VERSION}/{CERTIFICATE_AUTHORITIES}/{AUTHORITY}");
     cluster.try_read(WHAT, &path).await
 }

@@ -39,6 +39,17 @@ async fn recent_calls_ignore_skew_of_local_clock() {
 }
 
 #[tokio::test]
+async fn proxy_of_revoked_pod_is_revoked_not_lost() {
+    let proxies = json!({"kind": "ProxyList", "items": [{
+        "metadata": {"name": "web-1", "namespace": "shop"},
+        "status": {"connected": false, "revokedBy": "leak"},
+    }]});
+    let (code, out, err) = run(telling(&proxies), "weft proxies -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains(" revoked "), "{out}");
+}
+
+#[tokio::test]
 async fn ages_and_expiry_use_clock_of_cluster() {
     let proxies = json!({"kind": "ProxyList", "items": [{
         "metadata": {"name": "web-1", "namespace": "shop"},

@@ -130,6 +130,25 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
 }
 
 #[tokio::test]
+async fn issuer_is_named_in_namespace_without_meshed_pods() {
+    let api = FakeApi::default();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = rcgen::CertificateParams::default();
+    let root = root.self_signed(&key).unwrap();
+    api.put(
+        "/api/v1/namespaces/bare/configmaps/weft-trust-bundle",
+        json!({"metadata": {"name": "weft-trust-bundle"}, "data": {"ca.crt": root.pem()}}),
+    );
+    let status = json!({"issuers": [{"fingerprint": "sha256:1a", "authority": "sha256:1b",
+        "notAfter": "2026-12-01T00:00:00Z"}]});
+    put_authority(&api, &status);
+    let (code, _, err) = run(api.client(), "weft identity --ca -n bare").await;
+    assert_eq!(code, 0, "{err}");
+    let named = "CertificateAuthority weft names the issuer, sha256:1b until 2026-12-01T00:00:00Z";
+    assert!(err.contains(named), "{err}");
+}
+
+#[tokio::test]
 async fn issuers_that_share_a_name_are_distinguished() {
     let api = town();
     for (namespace, pod, authority) in [("shop", "web-1", "0a"), ("bank", "vault-1", "0b")] {
@@ -319,6 +338,32 @@ async fn wait_ends_as_the_rotation_does() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn wait_ends_although_another_rotation_follows() {
+    let running = |id: &str, root: &str| {
+        let rotating = json!({"type": "Rotating", "status": "True", "reason": "Activating",
+            "observedGeneration": 9, "message": "",
+            "lastTransitionTime": "2026-11-02T08:00:00Z"});
+        json!({"phase": "Activating", "rotation": {"id": id, "trigger": "Request"},
+            "roots": [{"fingerprint": root, "state": "Active"}], "conditions": [rotating]})
+    };
+    // One that takes the place of the other keeps the root that is to go.
+    for (root, code) in [("sha256:2", 0), ("sha256:1", 3)] {
+        let api = FakeApi::default();
+        put_authority(&api, &running("a", "sha256:1"));
+        let later = api.clone();
+        let next = running("b", root);
+        let follow = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            put_authority(&later, &next);
+        });
+        let line = "weft identity rotate --id a --wait 20s";
+        let (found, _, err) = run(api.client(), line).await;
+        assert_eq!(found, code, "{root}: {err}");
+        follow.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn authority_is_shown_with_phase_and_faults() {
     let api = town();
@@ -349,81 +394,4 @@ async fn authority_is_shown_with_phase_and_faults() {
     assert!(err.contains(issuers), "{err}");
     assert!(err.contains("UsableReason: of a kind\n"), "{err}");
     assert!(!err.contains("ExpiringReason"), "{err}");
-}
-
-const REVOCATIONS: &str = "/apis/weft.dev/v1alpha1/revocations";
-
-#[tokio::test]
-async fn revocation_is_made_as_it_was_typed() {
-    for (line, name, subject, before) in [
-        (
-            "sa/web -n shop --id leak",
-            "leak",
-            json!({"serviceAccount": {"namespace": "shop", "name": "web"}}),
-            Value::Null,
-        ),
-        (
-            "pod/db-0 -n shop --keep-healthy",
-            "revoke-2026-11-02-090000",
-            json!({"pod": {"namespace": "shop", "name": "db-0"}}),
-            json!("2026-11-02T09:00:00Z"),
-        ),
-        (
-            "node/node-2 --id gone",
-            "gone",
-            json!({"node": {"name": "node-2"}}),
-            Value::Null,
-        ),
-        (
-            "certificate/5f:3a:90 --id one",
-            "one",
-            json!({"certificate": {"serial": "5f3a90"}}),
-            Value::Null,
-        ),
-    ] {
-        let api = FakeApi::default();
-        let line = format!("weft identity revoke {line} --reason test");
-        let (code, out, err) = run(api.client(), &line).await;
-        assert_eq!((code, out.as_str()), (0, ""), "{line}: {err}");
-        let made = api.read(&format!("{REVOCATIONS}/{name}"));
-        let spec = made.unwrap_or_else(|| panic!("{line}: {err}"))["spec"].clone();
-        assert_eq!(spec["reason"], "test");
-        assert_eq!(spec["subjects"], json!([subject]), "{line}");
-        assert_eq!(spec["issuedBefore"], before, "{line}");
-        assert!(err.contains(&format!("kubectl delete rev {name}")), "{err}");
-        let (code, _, err) = run(api.client(), &line).await;
-        assert_eq!(code, 2, "{line}: {err}");
-        assert!(err.contains("is there already"), "{line}: {err}");
-    }
-}
-
-/// Before any request.
-#[test]
-fn what_cannot_be_revoked_is_refused_with_its_form() {
-    for (line, words) in [
-        ("revoke --reason x", "name what to revoke"),
-        ("revoke sa/web", "name what to revoke"),
-        ("revoke web --reason x", "sa/NAME"),
-        ("revoke deploy/web --reason x", "sa/NAME"),
-        ("revoke cert/xyz --reason x", "hex digits"),
-        ("revoke issuer/12 --reason x", "32 hex digits"),
-        ("revoke sa/web --reason x --id A/B", "no name of an object"),
-        (
-            "revoke sa/web --reason x --compromise",
-            "weft identity rotate",
-        ),
-        ("revoke sa/web --reason x -A", "-n NAME"),
-        ("rotate --keep-healthy", "weft identity revoke"),
-        ("pod/web --reason x", "weft identity revoke"),
-    ] {
-        let line = format!("weft identity {line}");
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Identity(command) = cli.command else {
-            panic!("{line}");
-        };
-        match command.must_be_readable(&cli.global) {
-            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
-            other => panic!("{line}: {other:?}"),
-        }
-    }
 }

@@ -60,3 +60,26 @@ async fn revocation_status_counts_proxies_and_keeps_pods() {
     assert_eq!(second["status"], "True", "{second}");
     assert_eq!(second["message"], "2 of 2 proxies");
 }
+
+#[tokio::test(start_paused = true)]
+async fn missing_subject_stands_before_count_of_proxies() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    let spec = json!({"reason": "test", "subjects": [
+        {"pod": {"namespace": "shop", "name": "apl-1"}}]});
+    let revocation = cluster::revocation("leak", spec);
+    bench.api.put(LEAK, revocation.clone());
+    let world = Arc::new(cluster::shop().with(revocation).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let compiled = Arc::new(Compiled::new(world, model, problems));
+    bench.models.send_replace(Some(compiled));
+    bench.round().await;
+    let status = bench.api.read(LEAK).unwrap()["status"].clone();
+    let conditions = status["conditions"].as_array().unwrap();
+    let programmed = conditions.iter().find(|one| one["type"] == "Programmed");
+    let message = programmed.unwrap()["message"].as_str().unwrap();
+    let (missing, proxies) = (
+        message.find("there is no pod shop/apl-1"),
+        message.find("proxies"),
+    );
+    assert!(missing.is_some() && missing < proxies, "{message}");
+}

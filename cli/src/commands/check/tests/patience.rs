@@ -19,6 +19,35 @@ async fn unacknowledged_version_is_fault_only_after_one_minute() {
     }
 }
 
+#[tokio::test]
+async fn disconnected_proxy_of_revoked_pod_is_no_fault() {
+    let api = healthy();
+    let mut proxy = proxy();
+    proxy["status"]["connected"] = json!(false);
+    proxy["status"]["revokedBy"] = json!("leak");
+    api.put(PROXY, proxy);
+    let (ended, report, table) = checked(&api, WELL, &["--fail-on", "warning"]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    let named = "1 proxies are revoked for good: shop/web-1";
+    assert!(table.contains(named), "{table}");
+}
+
+#[tokio::test]
+async fn only_accepted_revocations_are_in_force() {
+    let api = healthy();
+    let made = k8s_openapi::jiff::Timestamp::now().to_string();
+    for (name, status) in [("refused", "False"), ("taken", "True")] {
+        let accepted = json!({"type": "Accepted", "status": status, "reason": "Because"});
+        api.put(
+            &format!("/apis/weft.dev/v1alpha1/revocations/{name}"),
+            json!({"metadata": {"name": name, "creationTimestamp": made},
+                "status": {"conditions": [accepted]}}),
+        );
+    }
+    let (_, _, table) = checked(&api, WELL, &[]).await;
+    assert!(table.contains("1 in force"), "{table}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn unauthenticated_user_ends_check_without_waiting() {
     let api = healthy();

@@ -12,7 +12,7 @@ use wire::v1::answered::What as Answered;
 use wire::v1::to_proxy::Message as Order;
 
 use super::{Bench, read_only};
-use crate::testing::cluster::{in_namespace, namespace, pod, service, set, shop};
+use crate::testing::cluster::{in_namespace, namespace, pod, revocation, service, set, shop};
 
 #[tokio::test]
 async fn proxies_show_what_they_say_of_themselves() {
@@ -121,6 +121,18 @@ async fn proxy_lag_is_shown_with_its_duration() {
     let (_, body) = bench.get("viewer", path).await;
     assert_eq!(body["status"]["acknowledged"], 1, "{body}");
     assert!(body["status"].get("behindSeconds").is_none(), "{body}");
+}
+
+#[tokio::test]
+async fn proxies_revoked_for_good_name_the_revocation() {
+    let web = json!({"serviceAccount": {"namespace": "shop", "name": "web"}});
+    let leak = revocation("leak", json!({"reason": "test", "subjects": [web]}));
+    let bench = Bench::of(&shop().with(leak));
+    for (pod, by) in [("client", json!("leak")), ("api-1", Value::Null)] {
+        let path = format!("namespaces/shop/proxies/{pod}?config=0");
+        let (_, body) = bench.get("viewer", &path).await;
+        assert_eq!(body["status"]["revokedBy"], by, "{body}");
+    }
 }
 
 #[tokio::test]
