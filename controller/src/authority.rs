@@ -41,10 +41,11 @@ pub(crate) mod rotation;
 pub(crate) mod secret;
 mod source;
 mod status;
+mod undone;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -66,6 +67,7 @@ use wire::v1;
 use self::brought::Brought;
 use self::loaded::Loaded;
 use self::secret::{CaError, REVERTED, ROOT_CRT, recorded, text};
+use self::undone::Undone;
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -88,43 +90,6 @@ const WRITE_BACKS: Allowance = Allowance {
 #[derive(Clone, Debug)]
 pub(crate) struct Authority {
     inner: Arc<Inner>,
-}
-
-/// Why a running replica keeps what it serves, and takes no content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Undone {
-    /// It is of this step, before the one that is served.
-    Earlier(u64),
-    /// So many roots that proxies trust are not in it.
-    Lacks(usize),
-    /// This key of it cannot be used, for this reason.
-    Unusable(&'static str, String),
-}
-
-impl Undone {
-    /// How its author has it taken.
-    fn way_out(&self) -> &'static str {
-        match self {
-            Self::Earlier(_) | Self::Lacks(_) => {
-                "To take it on purpose, as without a root, scale Deployment weft-controller to 0, write \
-                 the Secret, and scale it up again"
-            }
-            Self::Unusable(..) => "To change it, write a whole content that works at once",
-        }
-    }
-}
-
-impl fmt::Display for Undone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Earlier(step) => write!(f, "is of an earlier step ({step})"),
-            Self::Lacks(roots) => write!(
-                f,
-                "lacks {roots} of the roots that proxies trust ({ROOT_CRT})"
-            ),
-            Self::Unusable(key, why) => write!(f, "cannot be used ({key}: {why})"),
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! and on the Lease holder replaces the issuer in time and puts back roots that another client
 //! removed. The root of the aggregated APIs is renewed alike.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +13,7 @@ use identity::rotation::{Source, State};
 use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::PostParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -25,11 +24,11 @@ use tracing::{error, info, warn};
 
 use super::{
     Authority, Undone,
-    rotation::{Watched, put_issuer},
+    rotation::Watched,
     secret::{
         self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
-        TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, root_with_key,
-        text,
+        TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, put_issuer,
+        root_with_key, text,
     },
     source::Held,
 };
@@ -266,18 +265,7 @@ impl Reconciler {
                 now,
             )?,
         };
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(SECRET.to_owned()),
-                labels: Some(BTreeMap::from([(
-                    "app.kubernetes.io/part-of".to_owned(),
-                    "weft".to_owned(),
-                )])),
-                ..ObjectMeta::default()
-            },
-            data: Some(data),
-            ..Secret::default()
-        };
+        let secret = secret::holding(data);
         match self.api().create(&PostParams::default(), &secret).await {
             Ok(secret) => {
                 info!("certificate authority written");
@@ -445,10 +433,8 @@ impl Reconciler {
         data.insert(ROTATION.to_owned(), ByteString(serde_json::to_vec(state)?));
         data.entry(TRUST_DOMAIN.to_owned())
             .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
-        let written = self
-            .api()
-            .replace(SECRET, &PostParams::default(), secret)
-            .await?;
+        let api = self.api();
+        let written = api.replace(SECRET, &PostParams::default(), secret).await?;
         self.watched
             .note_clock(clock_difference(&written.metadata, now));
         self.authority.load(&written, now)?;
@@ -459,11 +445,7 @@ impl Reconciler {
     fn report_reverted(&self, secret: &Secret, undone: &Undone) {
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
-        error!(
-            target: "audit",
-            why = %undone,
-            manager, "the authority's Secret is not taken"
-        );
+        error!(target: "audit", why = %undone, manager, "the authority's Secret is not taken");
         self.warn(
             "AuthorityReverted",
             &format!(

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use super::own_issuers::{OTHERS, OwnIssuers};
 use super::secret::{
     CaError, ISSUER_CRT, ISSUER_KEY, NEXT_ISSUER_CRT, NEXT_ISSUER_KEY, NEXT_ROOT_CRT,
-    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, named, text,
+    NEXT_ROOT_KEY, REVERTED, ROOT_CRT, ROOT_KEY, date, field, named, put_issuer, text,
 };
 use super::source::Looks;
 use super::{Authority, Loaded};
@@ -474,11 +474,4 @@ fn leave_keys(data: &mut BTreeMap<String, ByteString>) {
 fn put_roots(roots: &[(AuthorityId, String)], data: &mut BTreeMap<String, ByteString>) {
     let pem: String = roots.iter().map(|(_, pem)| pem.as_str()).collect();
     data.extend([field(ROOT_CRT, pem)]);
-}
-
-pub(super) fn put_issuer(issuer: &Issuer, data: &mut BTreeMap<String, ByteString>) {
-    data.extend([
-        field(ISSUER_CRT, issuer.cert_pem()),
-        field(ISSUER_KEY, issuer.key_pem()),
-    ]);
 }

@@ -282,6 +282,27 @@ pub(super) fn field(key: &str, text: impl Into<Vec<u8>>) -> (String, ByteString)
     (key.to_owned(), ByteString(text.into()))
 }
 
+pub(super) fn put_issuer(issuer: &Issuer, data: &mut BTreeMap<String, ByteString>) {
+    data.extend([
+        field(ISSUER_CRT, issuer.cert_pem()),
+        field(ISSUER_KEY, issuer.key_pem()),
+    ]);
+}
+
+/// The Secret with this content, as it is created.
+pub(super) fn holding(data: BTreeMap<String, ByteString>) -> Secret {
+    let labels = BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "weft".to_owned())]);
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(SECRET.to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        ..Secret::default()
+    }
+}
+
 /// The trust domain that the Secret names. A value that is not text is some other
 /// trust domain than any.
 pub(super) fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {

@@ -183,11 +183,15 @@ impl Load {
 
     /// Ends the load, which must go on until now: all that was due so far is planned.
     pub fn end(mut self) -> anyhow::Result<Summary> {
-        if let Some(child) = &mut self.child {
-            let ended = child.try_wait()?;
-            ensure!(ended.is_none(), "{} was over too early", self.what);
+        let ended = match &mut self.child {
+            Some(child) => child.try_wait()?,
+            None => None,
+        };
+        let summary = self.summary();
+        match ended {
+            None => summary,
+            Some(status) => bail!("{} was over too early ({status}): {summary:?}", self.what),
         }
-        self.summary()
     }
 
     fn summary(&mut self) -> anyhow::Result<Summary> {

@@ -77,7 +77,8 @@ impl EvaluatedEndpoint {
     }
 }
 
-/// Why no access rule is evaluated at a listener.
+/// Why no access rule is evaluated.
+const LEFT_OUT: &str = "the port is left out of traffic capture, so no proxy evaluates rules";
 const AT_GATEWAY: &str = "a Gateway listens here, which evaluates its own routes: kubectl describe \
                           gateway and httproute show them";
 
@@ -104,10 +105,7 @@ pub(super) fn endpoint(
         return not_evaluated(endpoint, AT_GATEWAY);
     }
     if proxy.skips(endpoint.port) {
-        return not_evaluated(
-            endpoint,
-            "the port is left out of traffic capture, so no proxy evaluates rules",
-        );
+        return not_evaluated(endpoint, LEFT_OUT);
     }
     let pod_access = PodAccess::of(index, pod, facts);
     let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);

@@ -1,7 +1,7 @@
 //! The certificate that the controller itself shows follows the issuer.
 
 use super::*;
-use crate::authority::rotation::put_issuer;
+use crate::authority::secret::put_issuer;
 
 /// The former issuer is not in use then, and may be revoked: proxies would refuse the controllers,
 /// and no deletion would reach them.
