@@ -358,7 +358,7 @@ impl Authority {
         if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
             missing.retain(|root| !reverted.vouch_as(root));
         }
-        (!missing.is_empty()).then(|| Undone::Lacks(missing.len()))
+        (!missing.is_empty()).then_some(Undone::Lacks(missing.len()))
     }
 
     /// Why this replica goes on with what it serves beside a content that it failed to load. None

@@ -238,7 +238,7 @@ impl Driven {
             warn!(%object, reason, text, "a Gateway needs a person");
         }
         let for_events = warnings.iter().filter(|(reason, _)| *reason != NOT_NOW);
-        for (reason, text) in for_events {
+        for &(reason, ref text) in for_events {
             around.events.record(Event {
                 about: About {
                     api_version: api_version(Kind::Gateway),
@@ -248,7 +248,7 @@ impl Driven {
                     uid: facts.meta.uid.to_string(),
                 },
                 event_type: EventType::Warning,
-                reason: *reason,
+                reason,
                 action: "Run",
                 text: text.clone(),
             });

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn revoked(subject: Value) -> Cluster {
+fn revoked(subject: &Value) -> Cluster {
     let spec = json!({"reason": "test", "subjects": [subject]});
     shop().with(revocation("leak", spec))
 }
 
-fn asked(subject: Value, to: &str) -> ExplanationStatus {
+fn asked(subject: &Value, to: &str) -> ExplanationStatus {
     explain(&revoked(subject), &spec("Pod/client", to, "GET", "/"))
 }
 
@@ -27,7 +27,7 @@ fn warning(status: ExplanationStatus) -> String {
 fn calls_of_revoked_pods_are_refused_by_the_revocation() {
     let client = json!({"pod": {"namespace": "shop", "name": "client"}});
     for (subject, named) in [(account("web"), "sa shop/web"), (client, "pod shop/client")] {
-        let status = asked(subject, "Service/api");
+        let status = asked(&subject, "Service/api");
         let verdict = (status.verdict, status.reason.as_str(), status.http_status);
         let refused = (ExplanationVerdict::Refused, "revoked", Some(403));
         assert_eq!(verdict, refused);
@@ -38,19 +38,19 @@ fn calls_of_revoked_pods_are_refused_by_the_revocation() {
         assert!(warning(status).contains(&by));
     }
     // Control: others call as before.
-    let status = asked(account("other"), "Service/api");
+    let status = asked(&account("other"), "Service/api");
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 }
 
 #[test]
 fn revoked_called_pods_are_named_with_the_revocation() {
-    let status = asked(account("api"), "Service/api");
+    let status = asked(&account("api"), "Service/api");
     assert_eq!(status.reason, "no-endpoint", "pods get no calls");
     let by = "Revocation leak revokes sa shop/api";
     let route = texts(&status, "route");
     assert!(route[0].contains(by), "{route:?}");
     assert!(warning(status).contains(by));
-    let status = asked(account("api"), "Pod/api-1");
+    let status = asked(&account("api"), "Pod/api-1");
     assert_eq!(status.reason, "revoked", "by its own address");
     assert!(warning(status).contains(by));
 }
