@@ -145,11 +145,11 @@ pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
 /// What becomes of the requests of a rule that cannot be served. Those that a match meant that
 /// cannot be read are not known.
 fn without(kind: RouteKind, rule: &RouteRule) -> &'static str {
-    let tells_requests_apart = match kind {
+    let has_matches = match kind {
         RouteKind::Http | RouteKind::Grpc => true,
         RouteKind::Tcp | RouteKind::Tls => false,
     };
-    if tells_requests_apart && rule.matches.is_empty() {
+    if has_matches && rule.matches.is_empty() {
         "no request fits this rule, so that other rules decide: correct it"
     } else if lacks_a_match(rule) {
         "no request fits this match, so that other rules decide, and requests that fit another \
