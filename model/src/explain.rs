@@ -3,7 +3,7 @@
 //!
 //! `call` finds the caller and what is called, `service_names` resolves names without an address,
 //! `route` finds the backends, `rules`
-//! describes rules of routes, `distinct` detects what sets pods of one account apart, `evaluate` applies the rules of the called pods, `host` detects
+//! describes rules of routes, `evaluate` applies the rules of the called pods, `host` detects
 //! results that depend on the host, `backends` sums results by backend, `steps` writes the text
 //! for users, `noticed` selects lines of the manual, `fix` suggests what would let the call pass;
 //! `comparison` evaluates a change for recorded calls, `candidates` selects the rules of a change
@@ -19,7 +19,6 @@ mod call;
 pub mod candidates;
 pub mod comparison;
 mod declared;
-mod distinct;
 mod evaluate;
 mod external;
 mod fix;

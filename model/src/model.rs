@@ -42,7 +42,7 @@ use std::{
 
 use policy::{
     mode::{AccessMode, Enforcement},
-    name::ObjectRef,
+    name::{ObjectRef, SpiffeId},
     protocol::Protocol,
     route::Match,
 };
@@ -60,7 +60,7 @@ use self::{
     externals::Externals,
     gateways::Gateways,
     published::SharedResources,
-    revoked::RevocationSet,
+    revoked::{EndedBy, RevocationSet},
     route_names::RouteNames,
     service_routes::ServiceRoutes,
     traffic::{Guard, Policies},
@@ -172,7 +172,7 @@ pub struct Index {
     /// Services by external or load balancer address and port.
     pub services_by_outer: Arc<HashMap<(IpAddr, u16), ObjectKey>>,
     /// Addresses of nodes, and of the API server, which often runs beside them.
-    pub(crate) node_ips: Arc<HashSet<IpAddr>>,
+    pub(crate) machine_ips: Arc<HashSet<IpAddr>>,
     pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub targets: Arc<Targets>,
@@ -329,6 +329,17 @@ impl Index {
     /// SPIFFE id of a pod.
     pub fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
         identity(&self.defaults, pod, facts)
+    }
+
+    /// What revokes a pod for good.
+    pub(crate) fn ended_by(&self, pod: &ObjectKey) -> Option<EndedBy> {
+        let facts = self.world.pods.get(pod)?;
+        if !self.revocations.has_ended(&facts.uid) {
+            return None;
+        }
+        let id = self.identity(pod, facts);
+        let id = SpiffeId::try_from(id.as_str()).ok()?;
+        self.revocations.ended_by(&id, Some((pod, &**facts)))
     }
 
     /// The HTTPRouteGroups after which requests to a pod that serves these are named.

@@ -101,9 +101,6 @@ impl Pod {
         let words = [&[exec, "-i"], &rest[..], &get, args].concat();
         let mut command = self.cluster.command("kubectl", &words);
         let child = command
-            // By SPDY: kubectl ends a WebSocket that is silent for some seconds, and tests stop the
-            // API server for longer.
-            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

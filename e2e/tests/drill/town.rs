@@ -78,12 +78,26 @@ impl Town {
         &self.ns.cluster
     }
 
-    /// Requests from now on, on kept connections.
+    /// Requests from now on, on kept connections. All loads are under way when this returns: kubectl
+    /// may take seconds to connect, and drills stop the API server next.
     pub(crate) fn begin(&self) -> anyhow::Result<Vec<Load>> {
         let words = ["--rate", EACH, "--duration", LOAD, "-c", "5"];
-        let callers = self.clients.iter().take(CALLERS);
-        let loads = callers.map(|client| client.start_load(&self.target, &words));
-        loads.collect()
+        let callers = self.clients.get(..CALLERS).context("too few clients")?;
+        let counted = || {
+            let labels = [("direction", "outbound")];
+            self.api.sums(callers, "weft_requests_total", &labels)
+        };
+        let before = counted()?;
+        let loads = callers.iter();
+        let loads = loads.map(|client| client.start_load(&self.target, &words));
+        let loads: Vec<Load> = loads.collect::<anyhow::Result<_>>()?;
+        eventually(FIRST_CALLS, "each load calls", || {
+            let now = counted()?;
+            let all_call = before.iter().zip(&now).all(|(before, now)| now > before);
+            ensure!(all_call, "{now:?} requests, and {before:?} before");
+            Ok(())
+        })?;
+        Ok(loads)
     }
 
     /// Ends the loads, of which no request may be lost.

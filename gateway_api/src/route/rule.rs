@@ -29,6 +29,9 @@ pub struct RouteRule {
     /// match that cannot be understood is left out, and makes the rule broken. Empty in a
     /// TCPRoute, whose rule is for every connection.
     pub matches: Vec<RouteMatch>,
+    /// Whether a match, or all of the rule, cannot be read: nothing fits it, since what it meant is
+    /// not known.
+    pub lacks_match: bool,
     /// What is done to the requests and their answers.
     pub filters: RuleFilters,
     /// Where they go.
@@ -48,7 +51,7 @@ impl RouteRule {
         Self::read(field, |rule, written| {
             let (read, every) = (matches::http, matches::every_request);
             let (matches, wrong) = matches::read(written, budget, read, every);
-            rule.matches = matches;
+            (rule.matches, rule.lacks_match) = (matches, wrong.is_some());
             match wrong {
                 Some(broken) => Err(broken),
                 None => rule.fill_http(written, namespace),
@@ -61,7 +64,7 @@ impl RouteRule {
         Self::read(field, |rule, written| {
             let (read, every) = (matches::grpc, matches::every_grpc_call);
             let (matches, wrong) = matches::read(written, budget, read, every);
-            rule.matches = matches;
+            (rule.matches, rule.lacks_match) = (matches, wrong.is_some());
             if let Some(broken) = wrong {
                 return Err(broken);
             }
@@ -97,7 +100,9 @@ impl RouteRule {
         fill: impl FnOnce(&mut Self, &Object<'_>) -> Result<(), Broken>,
     ) -> Self {
         let mut rule = Self::default();
-        let filled = field.object().and_then(|written| {
+        let written = field.object();
+        rule.lacks_match = written.is_err();
+        let filled = written.and_then(|written| {
             // Without a name it is for its requests nevertheless.
             let name = written.filled("name");
             let named = name.map(|name| rule.name = name.map(str::to_owned));

@@ -104,7 +104,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         pods_by_ip: before.pods_by_ip.clone(),
         services_by_ip: before.services_by_ip.clone(),
         services_by_outer: before.services_by_outer.clone(),
-        node_ips: before.node_ips.clone(),
+        machine_ips: before.machine_ips.clone(),
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),

@@ -10,7 +10,7 @@ use std::{
 
 use super::{accounts, external};
 use crate::{
-    model::{Index, PodEntry, ServiceEntry, changes::Changes, external::moved_nodes, peers},
+    model::{Index, PodEntry, ServiceEntry, changes::Changes, external::moved_machines, peers},
     world::{ObjectKey, PodFacts, World, kinds::every_kind},
 };
 
@@ -139,7 +139,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         .extend(outer.into_iter().map(|(ip, _)| ip));
     changes
         .addresses
-        .extend(moved_nodes(&index.node_ips, &before.node_ips));
+        .extend(moved_machines(&index.machine_ips, &before.machine_ips));
 
     for (key, entry) in &mut index.services {
         if let Some(old) = before.services.get(key)
@@ -348,7 +348,7 @@ pub(super) fn with_places(
         pods_by_ip,
         services_by_ip: before.services_by_ip.clone(),
         services_by_outer: before.services_by_outer.clone(),
-        node_ips: before.node_ips.clone(),
+        machine_ips: before.machine_ips.clone(),
         services,
         pods,
         targets: before.targets.clone(),

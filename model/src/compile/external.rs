@@ -89,7 +89,7 @@ pub(super) fn externals(world: &World, gateways: &Gateways, findings: &mut Findi
 }
 
 /// The addresses of all nodes, and of the API server.
-pub(super) fn node_ips(world: &World) -> HashSet<IpAddr> {
+pub(super) fn machine_ips(world: &World) -> HashSet<IpAddr> {
     let nodes = world.nodes.values();
     let nodes = nodes.flat_map(|node| &node.ips).copied();
     nodes.chain(api_server(world)).collect()

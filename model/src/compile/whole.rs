@@ -91,7 +91,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
         services_by_outer: Arc::new(addresses::services_by_outer(world)),
-        node_ips: Arc::new(external::node_ips(world)),
+        machine_ips: Arc::new(external::machine_ips(world)),
         services,
         pods: Arc::new(pods),
         targets: Arc::new(targets),

@@ -13,7 +13,6 @@ use policy::protocol::CONNECT_REFUSED;
 use policy::route::edits::Actions;
 use policy::well_known::PROXY_PORTS;
 
-use super::distinct;
 use super::outside::{self, Outside};
 use super::question::{BadQuestion, CallerView, Owner};
 use super::service_names::{HeadlessPort, headless_port, stands_for};
@@ -256,7 +255,7 @@ fn alike<'a>(
         let meshed = proxy.is_some() && !past;
         let identity = meshed.then(|| index.identity(pod, facts));
         let named_by = if meshed {
-            distinct::named_by(index, &facts.uid)
+            index.targets.naming(&facts.uid)
         } else {
             Vec::new()
         };

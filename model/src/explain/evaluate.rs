@@ -12,7 +12,7 @@ use policy::reason::Reason;
 use policy::well_known::{ADMIN_PORT, PROXY_PORTS};
 
 use super::call::{Caller, Request};
-use super::{distinct, host};
+use super::host;
 use crate::model::revoked::EndedBy;
 use crate::model::{Endpoint, Index, Model, PodId, Target, modes};
 use crate::world::{ObjectKey, PodFacts};
@@ -147,7 +147,7 @@ pub(super) fn endpoint(
 fn revoked(index: &Index, caller: &Caller, pod: &PodId) -> Option<EndedBy> {
     caller.identity.as_ref()?;
     let own = caller.revoked.clone();
-    own.or_else(|| distinct::revoked(index, pod))
+    own.or_else(|| index.ended_by(pod))
 }
 
 /// An endpoint at which no rule is evaluated, and why.

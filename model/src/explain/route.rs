@@ -18,7 +18,7 @@ use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
 use super::external::{self, Leaving, OUTSIDE};
-use super::{distinct, host, rules, service_names};
+use super::{host, rules, service_names};
 use crate::model::revoked::EndedBy;
 use crate::model::{Audience, Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
@@ -439,8 +439,7 @@ fn usable(at: &PortEntry, node: Option<&str>) -> Vec<Endpoint> {
 fn revoked(index: &Index, at: &PortEntry) -> BTreeSet<EndedBy> {
     let candidates = at.candidates.iter();
     let pods = candidates.filter_map(|one| one.endpoint.pod.as_ref());
-    pods.filter_map(|pod| distinct::revoked(index, pod))
-        .collect()
+    pods.filter_map(|pod| index.ended_by(pod)).collect()
 }
 
 /// A pod's own address.

@@ -228,13 +228,13 @@ impl Index {
             self.pods_by_ip.contains_key(&ip)
                 || self.services_by_ip.contains_key(&ip)
                 || self.services_by_outer.contains_key(&(ip, port))
-                || self.node_ips.contains(&ip)
+                || self.machine_ips.contains(&ip)
         };
         inner(ip) || behind_nat64(ip).is_some_and(inner)
     }
 }
 
 /// Addresses that only one of the two has.
-pub(crate) fn moved_nodes(now: &HashSet<IpAddr>, then: &HashSet<IpAddr>) -> Vec<IpAddr> {
+pub(crate) fn moved_machines(now: &HashSet<IpAddr>, then: &HashSet<IpAddr>) -> Vec<IpAddr> {
     now.symmetric_difference(then).copied().collect()
 }

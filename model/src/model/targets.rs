@@ -6,7 +6,7 @@ use std::{
 };
 
 use policy::{
-    access::{Ports, Rule},
+    access::{Ports, Rule, Source},
     name::ObjectRef,
 };
 
@@ -56,6 +56,19 @@ impl Targets {
     pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
         let rules = self.all.iter().filter_map(|target| target.rule.as_ref());
         rules.map(|rule| &rule.rule)
+    }
+
+    /// Which of the rules name the pod with this uid among their callers, by their places.
+    pub(crate) fn naming(&self, uid: &str) -> Vec<usize> {
+        let names = |source: &Source| match source {
+            Source::Pods(uids) => uids.iter().any(|one| **one == *uid),
+            Source::Identity(_) | Source::Authenticated | Source::Unauthenticated => false,
+        };
+        let rules = self.rules().enumerate();
+        rules
+            .filter(|(_, rule)| rule.sources.iter().any(names))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     /// Every target with the accounts and the pods that it is about.

@@ -277,7 +277,18 @@ async fn rotation_request_is_written_once_for_its_id() {
     assert_eq!(written(&api), expected);
 }
 
-/// Before any request.
+/// Why a line of `weft identity` is refused, before any request.
+pub(super) fn usage_error(line: &str) -> String {
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    let Command::Identity(command) = cli.command else {
+        panic!("{line}");
+    };
+    match command.must_be_readable(&cli.global) {
+        Err(Failure::Usage(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
 #[test]
 fn options_that_do_not_fit_rotations_are_refused() {
     for (line, words) in [
@@ -285,14 +296,8 @@ fn options_that_do_not_fit_rotations_are_refused() {
         ("weft identity rotate -o json", "leave -o out"),
         ("weft identity --ca --wait 1m", "weft identity rotate"),
     ] {
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Identity(command) = cli.command else {
-            panic!("{line}");
-        };
-        match command.must_be_readable(&cli.global) {
-            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
-            other => panic!("{line}: {other:?}"),
-        }
+        let text = usage_error(line);
+        assert!(text.contains(words), "{line}: {text}");
     }
 }
 

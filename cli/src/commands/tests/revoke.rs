@@ -1,5 +1,6 @@
 //! Revocations that are made from the command line, and what controllers make of them.
 
+use super::identity::usage_error;
 use super::*;
 
 const REVOCATIONS: &str = "/apis/weft.dev/v1alpha1/revocations";
@@ -139,7 +140,6 @@ async fn revoke_dry_run_refuses_what_controllers_refuse() {
     assert!(err.contains("not judged: whether"), "{err}");
 }
 
-/// Before any request.
 #[test]
 fn what_cannot_be_revoked_is_refused_with_its_form() {
     for (line, words) in [
@@ -158,14 +158,7 @@ fn what_cannot_be_revoked_is_refused_with_its_form() {
         ("rotate --keep-healthy", "weft identity revoke"),
         ("pod/web --reason x", "weft identity revoke"),
     ] {
-        let line = format!("weft identity {line}");
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Identity(command) = cli.command else {
-            panic!("{line}");
-        };
-        match command.must_be_readable(&cli.global) {
-            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
-            other => panic!("{line}: {other:?}"),
-        }
+        let text = usage_error(&format!("weft identity {line}"));
+        assert!(text.contains(words), "{line}: {text}");
     }
 }

@@ -132,7 +132,7 @@ pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
             continue;
         };
         let (reason, path) = (Reason::UnsupportedValue, &broken.path);
-        let message = format!("{}; {}", broken.message, without(route.kind, rule));
+        let message = format!("{}; {}", broken.message, without(rule));
         found.push(if others_hold {
             Finding::warn(reason, path, message)
         } else {
@@ -142,27 +142,16 @@ pub(in crate::compile) fn of_rules(route: &Route) -> Vec<Finding> {
     found
 }
 
-/// What becomes of the requests of a rule that cannot be served. Those that a match meant that
-/// cannot be read are not known.
-fn without(kind: RouteKind, rule: &RouteRule) -> &'static str {
-    let has_matches = match kind {
-        RouteKind::Http | RouteKind::Grpc => true,
-        RouteKind::Tcp | RouteKind::Tls => false,
-    };
-    if has_matches && rule.matches.is_empty() {
-        "no request fits this rule, so that other rules decide: correct it"
-    } else if lacks_a_match(rule) {
-        "no request fits this match, so that other rules decide, and requests that fit another \
-         match of this rule get 500: correct it"
-    } else {
-        "requests that fit this rule get 500"
+/// What becomes of the requests of a rule that cannot be served.
+fn without(rule: &RouteRule) -> &'static str {
+    match (rule.lacks_match, rule.matches.is_empty()) {
+        (true, true) => "no request fits this rule, so that other rules decide: correct it",
+        (true, false) => {
+            "no request fits this match, so that other rules decide, and requests that fit another \
+             match of this rule get 500: correct it"
+        }
+        (false, _) => "requests that fit this rule get 500",
     }
-}
-
-/// Whether a match of it cannot be read.
-fn lacks_a_match(rule: &RouteRule) -> bool {
-    let broken = rule.broken.as_ref();
-    broken.is_some_and(|broken| broken.path.contains("].matches"))
 }
 
 /// The rules that decide about calls.
@@ -223,7 +212,7 @@ fn partially_invalid(route: &Route) -> Option<Condition> {
         Some(name) => format!("spec.rules[{nth}] ({name})"),
         None => format!("spec.rules[{nth}]"),
     });
-    let unread = if broken.iter().any(|(_, rule)| lacks_a_match(rule)) {
+    let unread = if broken.iter().any(|(_, rule)| rule.lacks_match) {
         ", no request fits a match that cannot be read"
     } else {
         ""

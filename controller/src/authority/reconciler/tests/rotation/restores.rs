@@ -4,7 +4,7 @@ use super::*;
 
 // Claims: trust-8
 #[tokio::test(start_paused = true)]
-async fn replica_does_not_start_from_a_root_that_status_lacks() {
+async fn replica_starts_from_no_root_that_status_lacks() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let other = Bench::generated();
