@@ -18,6 +18,7 @@ use wire::v1::external_port::Protocol;
 use wire::v1::resource::Content;
 
 use super::harness::{ACCOUNT, Certificate, EVERY_VERSION, Edge, SOON};
+use crate::answers::sum;
 use crate::support::{
     Pod, egress, endpoint, external, external_object, get, id, raw, resolved, resource, service,
     vip,
@@ -197,6 +198,42 @@ async fn application_in_tls_leaves_by_its_server_name() {
     let text = String::from_utf8_lossy(&got).into_owned();
     assert!(text.contains(HOST), "{text}");
     scene.nothing_went_directly().await;
+}
+
+#[tokio::test]
+async fn outside_server_away_ejects_no_pod_of_gateway() {
+    let scene = Scene::new(Protocol::Tls, &["shop/*"]).await;
+    // Nothing listens there.
+    let away = TcpListener::bind((scene.server.ip(), 0)).await.unwrap();
+    let port = away.local_addr().unwrap().port();
+    drop(away);
+    let mut object = scene.object(Protocol::Tls);
+    object.callers.push("shop/*".to_owned());
+    object.ports[0].target_port = port.into();
+    scene.edge.pod.set(vec![
+        egress(Mode::Deny, vec![object]),
+        resolved(HOST, port, &[scene.server.ip()]),
+    ]);
+    let config = Arc::new(Certificate::of(&[HOST]).client(EVERY_VERSION, &[]));
+    for _ in 0..10 {
+        let stream = scene.client.call(scene.address()).await;
+        let name = ServerName::try_from(HOST).unwrap();
+        let connecting = TlsConnector::from(Arc::clone(&config)).connect(name, stream);
+        let ended = timeout(SOON, connecting).await.unwrap();
+        assert!(ended.is_err());
+    }
+    let metrics = scene.client.metrics();
+    let refused = sum(
+        &scene.client,
+        "weft_tcp_connections_total",
+        &["reason=\"connect-failed\""],
+    );
+    assert_eq!(refused, 10.0, "{metrics}");
+    assert_eq!(
+        sum(&scene.client, "weft_ejections_total", &[]),
+        0.0,
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -194,6 +194,9 @@ impl<'a> Attempts<'a> {
         if !renewed {
             let slow_upload = self.waits_for_sender();
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
+            // What a Gateway could not reach lies outside, and says nothing of its pod.
+            let outside = self.route.hands_over() && matches!(failure, Failure::Refused { .. });
+            let signal = signal.filter(|_| !outside);
             self.record(&mut attempt, latency, signal, call);
             self.candidates.exclude(attempt.endpoint().addr);
         }
