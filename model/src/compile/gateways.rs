@@ -79,8 +79,7 @@ fn compiled(
 ) -> CompiledGateway {
     let this = object(Kind::Gateway, own.key);
     let mut origins = vec![(this.clone(), own.facts.meta.generation)];
-    let mut leads_to = BTreeSet::new();
-    let mut certificates = BTreeMap::new();
+    let (mut leads_to, mut certificates) = (BTreeSet::new(), BTreeMap::new());
     let (mut listeners, mut places) = (Vec::new(), Vec::new());
     for (place, written) in own.facts.spec.listeners.iter().enumerate() {
         let Some(protocol) = own.keeps_hosts(place) else {

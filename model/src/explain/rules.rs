@@ -119,36 +119,51 @@ pub(super) fn explained(
     let rule = routed.table.rules.get(at)?;
     let place = routed.places.get(at).and_then(Option::as_ref);
     let mut explained = ExplainedRule {
-        object: object(&rule.origin),
-        rule: place.map(|place| place.rule),
-        name: name(place),
         audience: audience.to_owned(),
-        edits: edits(&rule.then),
-        ..ExplainedRule::default()
+        ..decided(rule, place)
     };
-    let Some(request) = request else {
-        return Some(explained);
-    };
-    let before = routed.table.rules.iter().zip(&routed.places).take(at);
-    for (rule, place) in before {
-        let (Some(place), Match::AnyOf(matches)) = (place, &rule.when) else {
-            continue;
-        };
-        for one in matches {
-            if explained.earlier.len() == MOST_EARLIER {
-                explained.more_earlier += 1;
-                continue;
-            }
-            explained.earlier.push(EarlierRule {
-                object: object(&rule.origin),
-                rule: place.rule,
-                name: name(Some(place)),
-                wants: wants(one),
-                fails: one.fails(request).map_or_else(String::new, part),
-            });
+    if let Some(request) = request {
+        let before = routed.table.rules.iter().zip(&routed.places).take(at);
+        for (rule, place) in before {
+            add_earlier(&mut explained, (rule, place.as_ref()), request);
         }
     }
     Some(explained)
+}
+
+/// A rule that decides.
+pub(super) fn decided(rule: &Rule<Forward>, place: Option<&RulePlace>) -> ExplainedRule {
+    ExplainedRule {
+        object: object(&rule.origin),
+        rule: place.map(|place| place.rule),
+        name: name(place),
+        edits: edits(&rule.then),
+        ..ExplainedRule::default()
+    }
+}
+
+/// Adds a rule that was tried before, and why the request does not fit.
+pub(super) fn add_earlier(
+    explained: &mut ExplainedRule,
+    (rule, place): (&Rule<Forward>, Option<&RulePlace>),
+    request: &RequestFacts<'_>,
+) {
+    let (Some(place), Match::AnyOf(matches)) = (place, &rule.when) else {
+        return;
+    };
+    for one in matches {
+        if explained.earlier.len() == MOST_EARLIER {
+            explained.more_earlier += 1;
+            continue;
+        }
+        explained.earlier.push(EarlierRule {
+            object: object(&rule.origin),
+            rule: place.rule,
+            name: name(Some(place)),
+            wants: wants(one),
+            fails: one.fails(request).map_or_else(String::new, part),
+        });
+    }
 }
 
 fn name(place: Option<&RulePlace>) -> String {
