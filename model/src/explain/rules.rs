@@ -3,6 +3,7 @@
 
 use crds::observe::{EarlierRule, ExplainedRule, RouteRules, RuleBackend, TableRule};
 use http::StatusCode;
+use policy::egress::HostPattern;
 use policy::http_match::{HttpMatch, MatchPart, PathMatch, RequestFacts, ValueMatch};
 use policy::name::Kind;
 use policy::origin::Origin;
@@ -17,6 +18,8 @@ use crate::world::ObjectKey;
 const MOST_EARLIER: usize = 64;
 /// Where calls go for which no rule is.
 const ROOT: &str = "to the Service itself";
+/// The same at a Gateway.
+const NEXT_HOST: &str = "by the next host that fits, else refused: no-route";
 
 impl Model {
     /// The tables of a Service, by port: for callers of one namespace, or of every audience that
@@ -47,6 +50,35 @@ impl Model {
                     port: *port,
                     audience: of.to_owned(),
                     ..table
+                });
+            }
+        }
+        Some(tables)
+    }
+
+    /// The tables of a Gateway's listeners, by host. `None` if no such Gateway is served.
+    #[must_use]
+    pub fn listener_rules(&self, gateway: &ObjectKey) -> Option<Vec<RouteRules>> {
+        let compiled = self.index.gateways.0.get(gateway)?;
+        let mut tables = Vec::new();
+        for (listener, places) in compiled.gateway.listeners.iter().zip(&compiled.places) {
+            let of_host = |host: Option<&HostPattern>| RouteRules {
+                service: gateway.to_string(),
+                port: listener.port,
+                listener: listener.name.to_string(),
+                host: host.map_or_else(|| "*".to_owned(), ToString::to_string),
+                otherwise: NEXT_HOST.to_owned(),
+                ..RouteRules::default()
+            };
+            if listener.routes.is_empty() {
+                tables.push(of_host(listener.hostname.as_ref()));
+            }
+            for (routes, places) in listener.routes.iter().zip(places) {
+                let rules = routes.table.rules.iter().zip(places.iter());
+                let rules = rules.flat_map(|(rule, place)| rows(rule, place.as_ref()));
+                tables.push(RouteRules {
+                    rules: rules.collect(),
+                    ..of_host(routes.hostname.as_ref())
                 });
             }
         }

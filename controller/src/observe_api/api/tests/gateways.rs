@@ -1,5 +1,6 @@
 //! What is said of a Gateway's routes, and to which user.
 
+use crds::observe::API_VERSION;
 use serde_json::{Value, json};
 
 use super::Bench;
@@ -74,4 +75,41 @@ async fn call_to_a_gateway_without_url_is_refused() {
     assert_eq!(status, 400, "{body}");
     let message = body["message"].as_str().unwrap();
     assert!(message.contains("spec.path"), "{message}");
+}
+
+#[tokio::test]
+async fn tables_of_a_gateway_count_rules_without_right() {
+    let table = async |user: &str, at: &str| {
+        let path = format!("/apis/{API_VERSION}/namespaces/shop/routetables/{at}");
+        bench().get(user, &path).await
+    };
+    for (user, objects, hidden) in [
+        ("viewer", &["HTTPRoute shop/own"][..], json!(1)),
+        (
+            "root",
+            &["HTTPRoute bank/theirs", "HTTPRoute shop/own"][..],
+            Value::Null,
+        ),
+    ] {
+        let (status, shown) = table(user, "edge?kind=Gateway").await;
+        assert_eq!(status, 200, "{shown}");
+        let listener = &shown["tables"][0];
+        assert_eq!(
+            (&listener["listener"], &listener["host"]),
+            (&json!("http"), &json!("*"))
+        );
+        let rules = listener["rules"].as_array().unwrap().iter();
+        let found: Vec<&str> = rules.filter_map(|rule| rule["object"].as_str()).collect();
+        assert_eq!(found, objects, "{user}: {shown}");
+        assert_eq!(shown["hidden"], hidden, "{user}: {shown}");
+    }
+    for (at, code, words) in [
+        ("edgy?kind=Gateway", 404, "no Gateway shop/edgy is served"),
+        ("edge?kind=Gatewy", 400, "Service or Gateway"),
+        ("edge?kind=Gateway&from=bank", 400, "parameter from"),
+    ] {
+        let (status, refusal) = table("root", at).await;
+        assert_eq!(status, code, "{at}: {refusal}");
+        assert!(refusal.to_string().contains(words), "{at}: {refusal}");
+    }
 }
