@@ -58,17 +58,17 @@ const SCHEMES: [&str; 2] = ["https://", "http://"];
 #[derive(Args, Debug)]
 #[command(
     about = "Say what becomes of a call, why, and what would let it pass",
-    long_about = "Says whether a call would pass, who decides that, and which rule or missing rule \
-                  is the reason. FROM is deploy/web, sa/web and the like, or outside for a caller \
-                  without a proxy. A name without a kind is taken for the workload that has it, or \
-                  where it is called for the Service, and what it was taken for is said. PORT is \
-                  a number, or a Service's name for it; of a headless Service the pods' own. From \
-                  outside to gateway/NAME, PATH is the URL that the client calls. Where rules or \
-                  splits look at the host, say it with -H: every request has one. Where a route of \
-                  the Gateway API decides, its rule is named, and -o wide says why earlier rules do \
+    long_about = "Says whether a call would pass, who decides that, and which rule or missing \
+                  rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
+                  caller without a proxy. A name without a kind means the workload that has it, as \
+                  TO first the Service; which one is printed. PORT is a number, or a Service's \
+                  name for it; of a headless Service the pods' own. From outside to \
+                  gateway/NAME, PATH is the URL that the client calls. Where rules or splits \
+                  look at the host, say it with -H: every request has one. Where a route of the \
+                  Gateway API decides, its rule is named, and -o wide says why earlier rules do \
                   not fit. see names a line of docs/applications.md that the call meets. -o fix \
-                  prints objects that allow this call, and what passes besides where that cannot be \
-                  helped. Exit status 1 if it is refused, 3 if that is not known.",
+                  prints objects that allow this call, and what passes besides. Exit status 1 if \
+                  it is refused, 3 if that is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
