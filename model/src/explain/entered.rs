@@ -112,12 +112,11 @@ impl Asked<'_> {
         if report.is_served {
             return None;
         }
-        let accepted = !report.accepted.status;
-        Some(why(if accepted {
-            &report.accepted
-        } else {
-            &report.resolved_refs
-        }))
+        let condition = match report.accepted.status {
+            true => &report.resolved_refs,
+            false => &report.accepted,
+        };
+        Some(why(condition))
     }
 
     /// The same, as the end of a sentence.
