@@ -1,4 +1,6 @@
 //! Calls of clients to a Gateway.
+//!
+//! Claims: gateways-7
 
 use super::*;
 use crate::model::Model;

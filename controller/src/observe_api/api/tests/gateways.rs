@@ -1,4 +1,6 @@
 //! What is said of a Gateway's routes, and to which user.
+//!
+//! Claims: gateways-7
 
 use crds::observe::API_VERSION;
 use serde_json::{Value, json};
