@@ -166,6 +166,16 @@ fn hidden_called() -> ExplanationStatus {
     }
 }
 
+/// The same whatever a Gateway's route of another namespace leads to.
+fn hidden_behind() -> ExplanationStatus {
+    ExplanationStatus {
+        reason:
+            "a route or a Service of a namespace decides in which you may not create explanations"
+                .to_owned(),
+        ..ExplanationStatus::default()
+    }
+}
+
 /// Namespaces whose accounts a response may name.
 #[derive(Clone, Debug, Default)]
 struct ReadableNamespaces {
@@ -224,6 +234,8 @@ async fn explain_in_full(
         // What others find out by calling is not for this user to know either.
         return Ok(if rights.caller && !spec.from.outside {
             for_the_caller(explained.status, spec)
+        } else if spec.to.kind == Kind::Gateway.word() {
+            hidden_behind()
         } else {
             hidden_called()
         });
