@@ -38,7 +38,7 @@ pub(super) struct Ended {
     reason: Reason,
     text: String,
     /// The rules that were tried, where it came so far.
-    rule: Option<ExplainedRule>,
+    rule: Option<Box<ExplainedRule>>,
 }
 
 /// The listener that takes a call, and the rule that decides.
@@ -68,7 +68,7 @@ impl Asked<'_> {
             owner: self.key.namespace.to_string(),
             refused_by: vec![format!("Gateway {}", self.key)],
             steps,
-            rule,
+            rule: rule.map(|rule| *rule),
             ..ExplanationStatus::default()
         };
         Explained {
@@ -301,7 +301,7 @@ fn decided<'a>(
     compiled: &'a CompiledGateway,
     (listener, host): (&'a Listener, Option<&str>),
     request: Option<&RequestFacts<'_>>,
-) -> Result<Entered<'a>, ExplainedRule> {
+) -> Result<Entered<'a>, Box<ExplainedRule>> {
     let listeners = compiled.gateway.listeners.iter();
     let mut listeners = listeners.zip(&compiled.places);
     let places = listeners.find(|(one, _)| one.name == listener.name);
@@ -343,6 +343,6 @@ fn decided<'a>(
             rule,
             explained,
         }),
-        None => Err(explained),
+        None => Err(Box::new(explained)),
     }
 }
