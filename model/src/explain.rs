@@ -1,7 +1,8 @@
 //! Explains why a call passes or not: evaluates it as the proxies do, by the Model that is sent to
 //! them.
 //!
-//! `call` finds the caller and what is called, `service_names` resolves names without an address,
+//! `gateway` explains calls of a Gateway's clients: `client_call` reads the URL, `entered` finds
+//! listener and rule. `call` finds the caller and what is called, `service_names` resolves names without an address,
 //! `route` finds the backends, `rules`
 //! describes rules of routes, `evaluate` applies the rules of the called pods, `host` detects
 //! results that depend on the host, `backends` sums results by backend, `steps` writes the text
@@ -10,18 +11,21 @@
 //! that proxies can evaluate. Nothing is decided here that `policy` does not decide: the text
 //! comes from the same values that proxies act by.
 //!
-//! May import `model` and `world`: its caller passes the owners of pods and the callers seen.
+//! May import `model`, `problem` and `world`: its caller passes the owners of pods and the callers seen.
 
 mod about;
 mod answer;
 mod backends;
 mod call;
 pub mod candidates;
+mod client_call;
 pub mod comparison;
 mod declared;
+mod entered;
 mod evaluate;
 mod external;
 mod fix;
+mod gateway;
 mod host;
 mod noticed;
 mod outcome;
@@ -34,6 +38,7 @@ mod steps;
 
 pub use self::answer::{CountedPort, Explained, UNKNOWN_HOST};
 pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
+pub use self::entered::Shows;
 pub use self::noticed::of_seen_calls;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 

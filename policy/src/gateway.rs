@@ -5,14 +5,16 @@
 //! that the client gave most closely. A request belongs to one, too, and where the two differ it is
 //! refused. Routes of other listeners are never looked at, also where none of its own fits.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::egress::HostPattern;
+use crate::egress::{HostPattern, host_name, is_address_host};
 use crate::http_match::RequestFacts;
 use crate::origin::Origin;
+use crate::reason::Reason;
 use crate::route::{Forward, Rule, Table};
 
 /// Most listeners of one Gateway, as the API allows.
@@ -70,6 +72,28 @@ pub struct HostRoutes {
     pub table: Arc<Table<Forward>>,
 }
 
+/// How a request came in: by which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CameBy<'a> {
+    /// The port of the pod.
+    pub target_port: u16,
+    /// What the listener of the connection carries.
+    pub protocol: ListenerProtocol,
+    /// The server that TLS is for, as [`host_name`] reads it; `None`: it names none.
+    pub server_name: Option<&'a str>,
+}
+
+/// Why no listener takes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoListener {
+    /// It would be served as of no host, and its application may read one in it.
+    BadHost,
+    /// None at the port is for its host.
+    OfHost,
+    /// Its listener is another one than that of its connection.
+    Misdirected,
+}
+
 /// The port of pods for a port of a listener, or `None` where pods have no such port.
 #[must_use]
 pub fn target_port(port: u16) -> Option<u16> {
@@ -122,6 +146,76 @@ impl Gateway {
         here.filter(|listener| fits(listener.hostname.as_ref(), host))
             .min_by_key(|listener| by_specificity(listener.hostname.as_ref()))
     }
+
+    /// The listener that a connection belongs to.
+    #[must_use]
+    pub fn listener_of_connection(&self, came_by: CameBy<'_>) -> Option<&Listener> {
+        let found = self.listener(came_by.target_port, came_by.server_name);
+        found.filter(|listener| listener.protocol == came_by.protocol)
+    }
+
+    /// The listener that a request belongs to, and the name of its host. `sent`: the host as the
+    /// request has it.
+    ///
+    /// # Errors
+    /// When it belongs to none, or to another one than its connection.
+    pub fn listener_of_request<'h>(
+        &self,
+        came_by: CameBy<'_>,
+        sent: Option<&'h str>,
+    ) -> Result<(&Listener, Option<Cow<'h, str>>), NoListener> {
+        let host = sent.and_then(host_name);
+        if host.is_none() && sent.is_some_and(|sent| !is_address_host(sent)) {
+            return Err(NoListener::BadHost);
+        }
+        let named = self.listener(came_by.target_port, host.as_deref());
+        let named = named.ok_or(NoListener::OfHost)?;
+        let is_here = match came_by.protocol {
+            // All listeners of the port share its connections.
+            ListenerProtocol::Http => named.protocol == ListenerProtocol::Http,
+            _ => self
+                .listener_of_connection(came_by)
+                .is_some_and(|own| own.name == named.name),
+        };
+        if is_here {
+            Ok((named, host))
+        } else {
+            Err(NoListener::Misdirected)
+        }
+    }
+}
+
+impl HostRoutes {
+    /// Whether its rules are for a host.
+    #[must_use]
+    pub fn is_for(&self, host: Option<&str>) -> bool {
+        fits(self.hostname.as_ref(), host)
+    }
+}
+
+impl NoListener {
+    /// As the client gets it.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::BadHost => Reason::BadRequest,
+            Self::OfHost => Reason::NoRoute,
+            Self::Misdirected => Reason::Misdirected,
+        }
+    }
+
+    /// What is wrong with the request.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::BadHost => "the Host of the request is neither a name nor an address",
+            Self::OfHost => "no listener at this port is for the host",
+            Self::Misdirected => {
+                "the connection was opened to another host than the request names; open one to \
+                 that host"
+            }
+        }
+    }
 }
 
 impl Listener {
@@ -133,13 +227,20 @@ impl Listener {
         host: Option<&str>,
         request: Option<&RequestFacts<'_>>,
     ) -> Option<&Rule<Forward>> {
-        let here = self.routes.iter();
-        let here = here.filter(|routes| fits(routes.hostname.as_ref(), host));
-        let mut found = here.filter_map(|routes| {
-            let at = routes.table.position(request)?;
-            routes.table.rules.get(at)
-        });
-        found.next()
+        let (nth, at) = self.position(host, request)?;
+        self.routes.get(nth)?.table.rules.get(at)
+    }
+
+    /// The places of that rule: of its host among those of the listener, and its own there.
+    #[must_use]
+    pub fn position(
+        &self,
+        host: Option<&str>,
+        request: Option<&RequestFacts<'_>>,
+    ) -> Option<(usize, usize)> {
+        let here = self.routes.iter().enumerate();
+        let mut here = here.filter(|(_, routes)| routes.is_for(host));
+        here.find_map(|(nth, routes)| Some((nth, routes.table.position(request)?)))
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) enum ResourceKind {
     Deployment,
     /// weft.dev
     FaultExperiment,
+    /// gateway.networking.k8s.io
+    Gateway,
     /// batch/v1
     Job,
     /// v1
@@ -71,7 +73,7 @@ pub(crate) enum ResourceKind {
 }
 
 impl ResourceKind {
-    const ALL: [(Self, &'static str, &'static [&'static str]); 16] = [
+    const ALL: [(Self, &'static str, &'static [&'static str]); 17] = [
         (
             Self::CanaryRelease,
             "CanaryRelease",
@@ -93,6 +95,7 @@ impl ResourceKind {
             "FaultExperiment",
             &["fexp", "faultexperiment", "faultexperiments"],
         ),
+        (Self::Gateway, "Gateway", &["gateway", "gtw", "gateways"]),
         (Self::Job, "Job", &["job", "jobs"]),
         (
             Self::Namespace,
@@ -171,6 +174,7 @@ impl ResourceKind {
             Self::CanaryRelease | Self::FaultExperiment => {
                 format!("apis/{}/{}", weft::GROUP, weft::VERSION)
             }
+            Self::Gateway => format!("apis/{}/v1", gateway_api::GROUP),
             Self::External => return None,
         };
         let scope = namespace

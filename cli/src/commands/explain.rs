@@ -48,23 +48,27 @@ pub(super) const TO: &[ResourceKind] = &[
     ResourceKind::ReplicaSet,
     ResourceKind::ReplicationController,
     ResourceKind::External,
+    ResourceKind::Gateway,
 ];
+
+/// Schemes of the URLs that clients of a Gateway call.
+const SCHEMES: [&str; 2] = ["https://", "http://"];
 
 /// Arguments of `weft explain`.
 #[derive(Args, Debug)]
 #[command(
     about = "Say what becomes of a call, why, and what would let it pass",
-    long_about = "Says whether a call would pass, who decides that, and which rule or missing rule \
-                  is the reason. FROM is deploy/web, sa/web and the like, or outside for a caller \
-                  without a proxy. A name without a kind is taken for the workload that has it, or \
-                  where it is called for the Service, and what it was taken for is said. PORT is \
-                  its number, or the name that a Service has for it; of a headless Service it is \
-                  the pods' own, which its clients call. Where rules or splits look at the host, \
-                  say it with -H: every request has one. Where a route of the Gateway API decides, \
-                  its rule is named, and -o wide says why earlier rules do not fit. see names a \
-                  line of docs/applications.md that the call meets. -o fix prints objects that \
-                  allow this call, and what passes besides where that cannot be helped. Exit \
-                  status 1 if it is refused, 3 if that is not known.",
+    long_about = "Says whether a call would pass, who decides that, and which rule or missing \
+                  rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
+                  caller without a proxy. A name without a kind means the workload that has it, as \
+                  TO first the Service; which one is printed. PORT is a number, or a Service's \
+                  name for it; of a headless Service the pods' own. From outside to \
+                  gateway/NAME, PATH is the URL that the client calls. Where rules or splits \
+                  look at the host, say it with -H: every request has one. Where a route of the \
+                  Gateway API decides, its rule is named, and -o wide says why earlier rules do \
+                  not fit. see names a line of docs/applications.md that the call meets. -o fix \
+                  prints objects that allow this call, and what passes besides. Exit status 1 if \
+                  it is refused, 3 if that is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
@@ -77,7 +81,7 @@ pub(crate) struct Explain {
     /// Method of the request
     #[arg(value_name = "METHOD")]
     method: Option<String>,
-    /// Path of the request
+    /// Path of the request; to a Gateway the URL
     #[arg(value_name = "PATH", requires = "method")]
     path: Option<String>,
     /// A header of the request; may be repeated
@@ -223,6 +227,9 @@ impl Explain {
                 to.name
             )));
         }
+        if named.kind == ResourceKind::Gateway {
+            self.must_be_of_client(&from, &to)?;
+        }
         if from.outside && named.kind == ResourceKind::External {
             return Err(Failure::usage(
                 "a call from outside to outside passes no proxy: one end must be in the mesh",
@@ -237,6 +244,7 @@ impl Explain {
         };
         if let Some(path) = &self.path
             && !path.starts_with('/')
+            && named.kind != ResourceKind::Gateway
         {
             return Err(Failure::usage(format!("path {path:?} must begin with /")));
         }
@@ -248,6 +256,36 @@ impl Explain {
             headers: self.headers.iter().map(header).collect::<Result<_, _>>()?,
             tcp: self.tcp,
         })
+    }
+}
+
+impl Explain {
+    /// Checks what is said of a call to a Gateway.
+    ///
+    /// # Errors
+    /// When no client calls a Gateway so.
+    fn must_be_of_client(&self, from: &From, to: &To) -> Result<(), Failure> {
+        let name = &to.name;
+        if !from.outside {
+            return Err(Failure::usage(format!(
+                "gateway/{name}: a Gateway looks at no identity of its clients; say outside in \
+                 place of {}",
+                self.from
+            )));
+        }
+        if let Some(port) = to.port {
+            return Err(Failure::usage(format!(
+                "gateway/{name}:{port}: the URL has the port; leave it out"
+            )));
+        }
+        let url = self.path.as_deref().unwrap_or_default();
+        if SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "gateway/{name}: PATH {url:?} is no URL; say METHOD and the URL that the client calls, \
+             such as GET https://HOST/PATH"
+        )))
     }
 }
 

@@ -19,6 +19,9 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::sums::TrafficTotals;
 use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
 
+/// What has rules of its own.
+const RULED: &[ResourceKind] = &[ResourceKind::Service, ResourceKind::Gateway];
+
 /// Arguments of `weft routes`.
 #[derive(Args, Debug)]
 #[command(
@@ -26,8 +29,9 @@ use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
     long_about = "Shows what each route of a workload or a Service served. Routes are the matches \
                   of the HTTPRouteGroups that annotation weft.dev/routes of the Service names, or \
                   of those that protect the workload. - is what no route describes. With --rules \
-                  instead the rules of a Service, of splits and of routes of the Gateway API, in \
-                  the order in which they are tried: where its calls go, from which namespaces.",
+                  instead the rules of a Service, of splits and of routes of the Gateway API, as \
+                  they are tried: where its calls go, from which namespaces; or those of \
+                  gateway/NAME, by listener and host.",
     after_help = "Example:\n  weft routes svc/cart"
 )]
 pub(crate) struct Routes {
@@ -37,7 +41,7 @@ pub(crate) struct Routes {
     /// Length of the window, 10s to 5m
     #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
-    /// Show the rules by which calls to a Service are routed
+    /// Show the rules by which calls to a Service or Gateway are routed
     #[arg(long, conflicts_with = "window")]
     rules: bool,
     /// With --rules: those for callers of this namespace
@@ -49,10 +53,10 @@ impl ClusterCommand for Routes {
     const FORMATS: &'static [Format] = COMMON;
 
     fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
-        self.named()?;
-        if self.rules {
-            global.in_one_namespace("rules are those of one Service")?;
-            self.service()?;
+        if self.ruled()?.is_some() {
+            global.in_one_namespace("rules are those of one Service or Gateway")?;
+        } else {
+            self.named()?;
         }
         Question::window(self.window).map(drop)
     }
@@ -65,8 +69,9 @@ impl ClusterCommand for Routes {
         _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        if self.rules {
-            return self.print_rules(cluster, format, console).await;
+        if let Some((kind, name)) = self.ruled()? {
+            let of = (kind, name.as_str());
+            return self.print_rules(cluster, of, format, console).await;
         }
         let named = self.named()?;
         let mut question = Question::window(self.window)?;
@@ -113,36 +118,57 @@ impl ClusterCommand for Routes {
 
 impl Routes {
     fn named(&self) -> Result<Named, Failure> {
+        if Named::read(&self.resource, &[ResourceKind::Gateway]).is_ok() {
+            return Err(Failure::usage(format!(
+                "{}: no proxy counts calls of a Gateway by route; add --rules for the rules of its \
+                 listeners",
+                self.resource
+            )));
+        }
         let named = Named::read(&self.resource, ENDS)?;
         named.without_port(&self.resource, "routes are reported for all ports")
     }
 
-    /// The name of the Service whose rules are shown.
-    fn service(&self) -> Result<String, Failure> {
-        Named::read_one(&self.resource, &[ResourceKind::Service]).map(|(_, name)| name)
+    /// Of what the rules are shown; `None`: traffic is shown.
+    fn ruled(&self) -> Result<Option<(ResourceKind, String)>, Failure> {
+        if !self.rules {
+            return Ok(None);
+        }
+        let (named, name) = Named::read_one(&self.resource, RULED)?;
+        let named = named.without_port(&self.resource, "rules are shown for all ports")?;
+        match (named.kind, &self.from) {
+            (ResourceKind::Gateway, Some(from)) => Err(Failure::usage(format!(
+                "--from {from}: a Gateway looks at no caller's namespace; leave --from out"
+            ))),
+            (kind, _) => Ok(Some((kind, name))),
+        }
     }
 
     /// Prints a row per rule, in the order in which they are tried.
     async fn print_rules(
         &self,
         cluster: &Cluster,
+        (kind, name): (ResourceKind, &str),
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let (service, namespace) = (self.service()?, cluster.namespace());
-        let from = self.from.iter().map(|from| format!("from={from}"));
-        let query: String = from.collect();
+        let namespace = cluster.namespace();
+        let is_gateway = kind == ResourceKind::Gateway;
+        let query = match &self.from {
+            Some(from) => format!("from={from}"),
+            None if is_gateway => format!("kind={kind}"),
+            None => String::new(),
+        };
         let (what, place) = (Resource::RouteTables, Some(namespace));
-        let answer = cluster.try_observe(what, place, Some(&service), &query);
+        let answer = cluster.try_observe(what, place, Some(name), &query);
         let table: RouteTable = match answer.await {
             Ok(table) => table,
             Err(refusal) => {
-                let kind = ResourceKind::Service;
                 // A controller of an older version has no such resource either.
                 if refusal.is_missing()
-                    && let Ok(None) = existing::read(cluster, kind, &service).await
+                    && let Ok(None) = existing::read(cluster, kind, name).await
                 {
-                    return Err(existing::absent(cluster, (kind, &service), &[]).await);
+                    return Err(existing::absent(cluster, (kind, name), &[]).await);
                 }
                 return Err(refusal.into_failure());
             }
@@ -151,19 +177,33 @@ impl Routes {
             return Ok(Conclusion::Yes);
         }
         if table.hidden > 0 {
+            let more = match is_gateway {
+                true => "rules are of routes",
+                false => "tables are for callers",
+            };
             console.word(&format!(
-                "{} more tables are for callers of namespaces whose routetables you may not get",
+                "{} more {more} of namespaces whose routetables you may not get",
                 table.hidden
             ))?;
         }
-        rules_of(&table, namespace, format == Format::Wide).write(console.out, console.color)?;
+        let columns = match is_gateway {
+            true => ["LISTENER", "HOST"],
+            false => ["PORT", "CALLERS"],
+        };
+        rules_of(&table, namespace, (columns, format == Format::Wide))
+            .write(console.out, console.color)?;
         Ok(Conclusion::Yes)
     }
 }
 
 /// A row per rule, and one for what no rule fits.
-fn rules_of(shown: &RouteTable, namespace: &str, wide: bool) -> Table {
-    let mut head = vec!["PORT", "CALLERS", "RULE", "MATCHES", "GOES TO"];
+fn rules_of(
+    shown: &RouteTable,
+    namespace: &str,
+    (columns, wide): ([&'static str; 2], bool),
+) -> Table {
+    let mut head = columns.to_vec();
+    head.extend(["RULE", "MATCHES", "GOES TO"]);
     head.extend(wide.then_some("EDITS"));
     let mut table = Table::new(&head);
     for rules in &shown.tables {
@@ -184,6 +224,10 @@ fn rules_of(shown: &RouteTable, namespace: &str, wide: bool) -> Table {
 }
 
 fn start(rules: &RouteRules) -> Vec<Cell> {
+    if !rules.listener.is_empty() {
+        let listener = format!("{}:{}", rules.listener, rules.port);
+        return vec![listener.into(), rules.host.as_str().into()];
+    }
     let callers = match rules.audience.as_str() {
         "" => "all",
         namespace => namespace,

@@ -24,7 +24,7 @@ use model::explain::{
     BadQuestion, CallerView, CountedPort, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
 };
 use model::world::ObjectKey;
-use policy::name::ObjectRef;
+use policy::name::{Kind, ObjectRef};
 
 use super::context::ObserveContext;
 use super::query::{ObservePath, may};
@@ -166,6 +166,16 @@ fn hidden_called() -> ExplanationStatus {
     }
 }
 
+/// The same whatever a Gateway's route of another namespace leads to.
+fn hidden_behind() -> ExplanationStatus {
+    ExplanationStatus {
+        reason:
+            "a route or a Service of a namespace decides in which you may not create explanations"
+                .to_owned(),
+        ..ExplanationStatus::default()
+    }
+}
+
 /// Namespaces whose accounts a response may name.
 #[derive(Clone, Debug, Default)]
 struct ReadableNamespaces {
@@ -224,6 +234,8 @@ async fn explain_in_full(
         // What others find out by calling is not for this user to know either.
         return Ok(if rights.caller && !spec.from.outside {
             for_the_caller(explained.status, spec)
+        } else if spec.to.kind == Kind::Gateway.word() {
+            hidden_behind()
         } else {
             hidden_called()
         });
@@ -297,7 +309,19 @@ fn explain(
     } else {
         CallerView::AccountOnly
     };
-    let explained = compiled.model.explain(spec, view, &owner, &callers);
+    let shows = |namespace: &str| {
+        let may_know = known.has(namespace);
+        if !may_know {
+            unknown.borrow_mut().insert(namespace.to_owned());
+        }
+        may_know
+    };
+    let model = &compiled.model;
+    let explained = if spec.to.kind == Kind::Gateway.word() {
+        model.explain_at_gateway(spec, (&*compiled.problems, &shows), &owner, &callers)
+    } else {
+        model.explain(spec, view, &owner, &callers)
+    };
     let mut explained = explained
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     if !rights.called {
@@ -408,7 +432,8 @@ fn seen(
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };
     let apart = |kind: &str, namespace: &str, name: &str| match kind {
-        "ServiceAccount" => false,
+        // Its clients are in no mesh, and its own calls go to Services.
+        "ServiceAccount" | "Gateway" => false,
         "Pod" => {
             let inventory = context.followed.inventory.read();
             inventory.topmost(&ObjectKey::new(namespace, name), "").0 == MetricsKind::Pod

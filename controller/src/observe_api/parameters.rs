@@ -28,7 +28,7 @@ fn own(resource: Resource) -> &'static [&'static str] {
             "from", "header", "maxRps", "method", "of", "path", "route", "slower", "status", "to",
             "watch",
         ],
-        Resource::RouteTables => &["from"],
+        Resource::RouteTables => &["from", "kind"],
         Resource::Scopes | Resource::Explanations | Resource::DryRuns => &[],
     }
 }

@@ -28,6 +28,7 @@ pub struct ExplanationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// With or without a query, which decides in routes of the Gateway API alone; `/` without it.
+    /// Of a call to a Gateway the whole URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -53,7 +54,8 @@ pub struct From {
     pub outside: bool,
 }
 
-/// What is called: a Service, a kind that has pods, `Pod`, or `External`.
+/// What is called: a Service, a kind that has pods, `Pod`, `External`, or by clients outside a
+/// `Gateway`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct To {
@@ -61,7 +63,7 @@ pub struct To {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     pub name: String,
-    /// Of a Service its own port, of pods the container's. Where there is one only, it
+    /// Of a Service its own port, of pods the container's; a Gateway's stands in the URL. Where there is one only, it
     /// need not be named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -153,8 +155,8 @@ pub struct ExplanationStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Step {
-    /// `who`, `route`, `wire`, `access`, `rule` for each rule below `access`, or `see` for a line
-    /// of the manual that the call meets.
+    /// `gateway` for its listener, `who`, `route`, `wire`, `access`, `rule` for each rule below
+    /// `access`, or `see` for a line of the manual that the call meets.
     pub step: String,
     pub text: String,
     /// `Kind namespace/name` of what decided.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The response to `routetables/SERVICE`: every table of one Service.
+/// The response to `routetables/SERVICE`: every table of one Service, or with `kind=Gateway` of one
+/// Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteTable {
@@ -12,12 +13,13 @@ pub struct RouteTable {
     pub metadata: RouteTableMetadata,
     /// One for each port and audience, those for everybody first.
     pub tables: Vec<RouteRules>,
-    /// Tables for callers of namespaces whose tables the reader may not get.
+    /// Tables for callers of namespaces whose tables the reader may not get; of a Gateway rules of
+    /// routes of such namespaces.
     #[serde(skip_serializing_if = "is_zero")]
     pub hidden: u32,
 }
 
-/// Which Service it is.
+/// Which Service or Gateway it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RouteTableMetadata {
@@ -33,10 +35,16 @@ fn is_zero(number: &u32) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteRules {
-    /// `namespace/name` of the Service.
+    /// `namespace/name` of the Service, or of the Gateway.
     pub service: String,
     /// Its port.
     pub port: u16,
+    /// Of a Gateway the listener.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener: String,
+    /// Of a Gateway the host, `*` for every one. The most specific one comes first.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
     /// The namespace whose callers the table is for; empty for those of every other one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub audience: String,

@@ -79,9 +79,8 @@ fn compiled(
 ) -> CompiledGateway {
     let this = object(Kind::Gateway, own.key);
     let mut origins = vec![(this.clone(), own.facts.meta.generation)];
-    let mut leads_to = BTreeSet::new();
-    let mut certificates = BTreeMap::new();
-    let mut listeners = Vec::new();
+    let (mut leads_to, mut certificates) = (BTreeSet::new(), BTreeMap::new());
+    let (mut listeners, mut places) = (Vec::new(), Vec::new());
     for (place, written) in own.facts.spec.listeners.iter().enumerate() {
         let Some(protocol) = own.keeps_hosts(place) else {
             continue;
@@ -98,6 +97,7 @@ fn compiled(
             certificates: Vec::new(),
             routes: Vec::new(),
         };
+        let mut placed = Vec::new();
         if own.states[place].refused.is_none() {
             for (secret, fingerprint) in &own.certificates[place].usable {
                 listener.certificates.push(certificate_name(secret).into());
@@ -105,6 +105,7 @@ fn compiled(
             }
             if let Some(made) = tables.get(&(nth, place)) {
                 listener.routes.clone_from(&made.hosts);
+                placed.clone_from(&made.places);
                 for route in &made.routes {
                     let candidate = &candidates[*route];
                     origins.push((candidate.object(), candidate.meta.generation));
@@ -115,6 +116,7 @@ fn compiled(
             }
         }
         listeners.push(listener);
+        places.push(placed);
     }
     origins.sort();
     origins.dedup();
@@ -123,6 +125,7 @@ fn compiled(
             origin: named(&this),
             listeners,
         },
+        places,
         origins,
         leads_to,
         certificates,

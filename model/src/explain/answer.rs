@@ -124,7 +124,7 @@ impl Model {
     }
 
     /// What becomes of a caller's calls that go one way.
-    fn follow<'a>(
+    pub(super) fn follow<'a>(
         &self,
         caller: &'a Caller,
         request: &Request,
@@ -144,7 +144,7 @@ impl Model {
         }
     }
 
-    fn put_together(
+    pub(super) fn put_together(
         &self,
         question: &Question<'_>,
         outcomes: &[BackendOutcome<'_>],
@@ -239,7 +239,8 @@ fn depends_on_unknown_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'
     question.view == CallerView::AccountOnly && evaluated.any(|one| one.names_pods)
 }
 
-fn unknown(why: String) -> Explained {
+/// Why it is not known.
+pub(super) fn unknown(why: String) -> Explained {
     Explained {
         status: ExplanationStatus {
             verdict: ExplanationVerdict::Unknown,

@@ -35,7 +35,7 @@ const OWNERS: [&str; 8] = [
 ];
 
 /// The request, or that there is none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) tcp: bool,
     pub(super) method: Method,
@@ -289,7 +289,11 @@ fn no_caller(kind: &str) -> BadQuestion {
     BadQuestion::new("from.kind", reason)
 }
 
-fn named(field: &'static str, namespace: &str, name: &str) -> Result<ObjectKey, BadQuestion> {
+pub(super) fn named(
+    field: &'static str,
+    namespace: &str,
+    name: &str,
+) -> Result<ObjectKey, BadQuestion> {
     if namespace.is_empty() || name.is_empty() {
         return Err(BadQuestion::new(field, "needs a namespace and a name"));
     }

@@ -79,8 +79,8 @@ impl EvaluatedEndpoint {
 
 /// Why no access rule is evaluated.
 const LEFT_OUT: &str = "the port is left out of traffic capture, so no proxy evaluates rules";
-const AT_GATEWAY: &str = "a Gateway listens here, which evaluates its own routes: kubectl describe \
-                          gateway and httproute show them";
+const AT_GATEWAY: &str = "a Gateway listens here, which evaluates its own routes: weft explain \
+                          outside gateway/NAME METHOD URL shows them";
 
 /// Judges one endpoint.
 pub(super) fn endpoint(

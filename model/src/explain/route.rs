@@ -123,16 +123,20 @@ impl BackendRoute {
                     ..Self::to(key.to_string(), endpoints, all)
                 }]
             }
-            Called::Service(key, port) => Self::of_service(index, caller, key, *port, request),
+            Called::Service(key, port) => {
+                let audience = audience(index, caller);
+                Self::of_service(index, caller, (key, *port), request, audience)
+            }
         }
     }
 
-    fn of_service(
+    /// The ways to a Service by what is for this audience; none to a port that it has not.
+    pub(super) fn of_service(
         index: &Index,
         caller: &Caller,
-        key: &ObjectKey,
-        port: u16,
+        (key, port): (&ObjectKey, u16),
         request: &Request,
+        audience: Audience<'_>,
     ) -> Vec<Self> {
         let Some(entry) = index.services.get(key) else {
             return Vec::new();
@@ -161,7 +165,6 @@ impl BackendRoute {
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
-        let audience = audience(index, caller);
         let table = index.routes_at(entry, port, audience);
         let by_host = host::may_decide_otherwise(&table, seen);
         let decided = table.decide(seen);
@@ -181,7 +184,7 @@ impl BackendRoute {
     }
 
     /// The ways by what a table decided; `None`: to the Service itself.
-    fn forwarded(
+    pub(super) fn forwarded(
         index: &Index,
         caller: &Caller,
         key: &ObjectKey,
@@ -235,7 +238,7 @@ impl BackendRoute {
     }
 
     /// To a backend of a split or route.
-    fn taken(
+    pub(super) fn taken(
         index: &Index,
         caller: &Caller,
         request: &Request,

@@ -3,6 +3,7 @@
 
 use crds::observe::{EarlierRule, ExplainedRule, RouteRules, RuleBackend, TableRule};
 use http::StatusCode;
+use policy::egress::HostPattern;
 use policy::http_match::{HttpMatch, MatchPart, PathMatch, RequestFacts, ValueMatch};
 use policy::name::Kind;
 use policy::origin::Origin;
@@ -17,6 +18,8 @@ use crate::world::ObjectKey;
 const MOST_EARLIER: usize = 64;
 /// Where calls go for which no rule is.
 const ROOT: &str = "to the Service itself";
+/// The same at a Gateway.
+const NEXT_HOST: &str = "by the next host that fits, else refused: no-route";
 
 impl Model {
     /// The tables of a Service, by port: for callers of one namespace, or of every audience that
@@ -47,6 +50,35 @@ impl Model {
                     port: *port,
                     audience: of.to_owned(),
                     ..table
+                });
+            }
+        }
+        Some(tables)
+    }
+
+    /// The tables of a Gateway's listeners, by host. `None` if no such Gateway is served.
+    #[must_use]
+    pub fn listener_rules(&self, gateway: &ObjectKey) -> Option<Vec<RouteRules>> {
+        let compiled = self.index.gateways.0.get(gateway)?;
+        let mut tables = Vec::new();
+        for (listener, places) in compiled.gateway.listeners.iter().zip(&compiled.places) {
+            let of_host = |host: Option<&HostPattern>| RouteRules {
+                service: gateway.to_string(),
+                port: listener.port,
+                listener: listener.name.to_string(),
+                host: host.map_or_else(|| "*".to_owned(), ToString::to_string),
+                otherwise: NEXT_HOST.to_owned(),
+                ..RouteRules::default()
+            };
+            if listener.routes.is_empty() {
+                tables.push(of_host(listener.hostname.as_ref()));
+            }
+            for (routes, places) in listener.routes.iter().zip(places) {
+                let rules = routes.table.rules.iter().zip(places.iter());
+                let rules = rules.flat_map(|(rule, place)| rows(rule, place.as_ref()));
+                tables.push(RouteRules {
+                    rules: rules.collect(),
+                    ..of_host(routes.hostname.as_ref())
                 });
             }
         }
@@ -119,36 +151,51 @@ pub(super) fn explained(
     let rule = routed.table.rules.get(at)?;
     let place = routed.places.get(at).and_then(Option::as_ref);
     let mut explained = ExplainedRule {
-        object: object(&rule.origin),
-        rule: place.map(|place| place.rule),
-        name: name(place),
         audience: audience.to_owned(),
-        edits: edits(&rule.then),
-        ..ExplainedRule::default()
+        ..decided(rule, place)
     };
-    let Some(request) = request else {
-        return Some(explained);
-    };
-    let before = routed.table.rules.iter().zip(&routed.places).take(at);
-    for (rule, place) in before {
-        let (Some(place), Match::AnyOf(matches)) = (place, &rule.when) else {
-            continue;
-        };
-        for one in matches {
-            if explained.earlier.len() == MOST_EARLIER {
-                explained.more_earlier += 1;
-                continue;
-            }
-            explained.earlier.push(EarlierRule {
-                object: object(&rule.origin),
-                rule: place.rule,
-                name: name(Some(place)),
-                wants: wants(one),
-                fails: one.fails(request).map_or_else(String::new, part),
-            });
+    if let Some(request) = request {
+        let before = routed.table.rules.iter().zip(&routed.places).take(at);
+        for (rule, place) in before {
+            add_earlier(&mut explained, (rule, place.as_ref()), request);
         }
     }
     Some(explained)
+}
+
+/// A rule that decides.
+pub(super) fn decided(rule: &Rule<Forward>, place: Option<&RulePlace>) -> ExplainedRule {
+    ExplainedRule {
+        object: object(&rule.origin),
+        rule: place.map(|place| place.rule),
+        name: name(place),
+        edits: edits(&rule.then),
+        ..ExplainedRule::default()
+    }
+}
+
+/// Adds a rule that was tried before, and why the request does not fit.
+pub(super) fn add_earlier(
+    explained: &mut ExplainedRule,
+    (rule, place): (&Rule<Forward>, Option<&RulePlace>),
+    request: &RequestFacts<'_>,
+) {
+    let (Some(place), Match::AnyOf(matches)) = (place, &rule.when) else {
+        return;
+    };
+    for one in matches {
+        if explained.earlier.len() == MOST_EARLIER {
+            explained.more_earlier += 1;
+            continue;
+        }
+        explained.earlier.push(EarlierRule {
+            object: object(&rule.origin),
+            rule: place.rule,
+            name: name(Some(place)),
+            wants: wants(one),
+            fails: one.fails(request).map_or_else(String::new, part),
+        });
+    }
 }
 
 fn name(place: Option<&RulePlace>) -> String {

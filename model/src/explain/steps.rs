@@ -136,7 +136,7 @@ fn way(backend_route: &BackendRoute, share: &str, split: &str) -> String {
             format!("{share}: leaves the mesh, no proxy of the mesh evaluates rules for it")
         }
         _ => match &backend_route.redirect {
-            Some(redirect) => format!("{split}: the caller's proxy answers with {redirect}"),
+            Some(redirect) => format!("{split}: the call is answered with {redirect}"),
             None => format!(
                 "{share}; {} of {} endpoints may take calls",
                 backend_route.endpoints.len(),

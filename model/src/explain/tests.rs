@@ -14,6 +14,7 @@ use crate::world::ObjectKey;
 
 mod beside;
 mod external;
+mod gateways;
 mod headers;
 mod instead;
 mod meant;

@@ -7,7 +7,11 @@ use policy::gateway::Gateway;
 use policy::name::ObjectRef;
 
 use super::published::EncodedResource;
+use super::service_routes::RulePlace;
 use crate::world::ObjectKey;
+
+/// Of each rule of a table which rule of its route it is.
+pub(crate) type Places = Arc<[Option<RulePlace>]>;
 
 /// All Gateways that are served, by name.
 #[derive(Debug, Default, PartialEq)]
@@ -18,6 +22,8 @@ pub(crate) struct Gateways(pub(crate) BTreeMap<ObjectKey, Arc<CompiledGateway>>)
 pub(crate) struct CompiledGateway {
     /// What its pods serve.
     pub(crate) gateway: Gateway,
+    /// Of each listener, for the table of each of its hosts.
+    pub(crate) places: Vec<Vec<Places>>,
     /// The Gateway, and the routes that are attached to it.
     pub(crate) origins: Vec<(ObjectRef, i64)>,
     /// Services and their ports that calls or copies of them go to.
@@ -31,6 +37,7 @@ pub(crate) struct CompiledGateway {
 impl PartialEq for CompiledGateway {
     fn eq(&self, other: &Self) -> bool {
         self.gateway == other.gateway
+            && self.places == other.places
             && self.origins == other.origins
             && self.leads_to == other.leads_to
             && self.certificates == other.certificates

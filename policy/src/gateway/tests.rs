@@ -93,6 +93,47 @@ fn listener_with_most_specific_hostname_gets_the_call() {
 }
 
 #[test]
+fn request_of_another_listener_is_misdirected_in_tls_alone() {
+    let all = |protocol: ListenerProtocol| {
+        let of = |name: &str| Listener {
+            protocol,
+            ..listener(name, 443, name)
+        };
+        gateway(vec![of("a.example"), of("b.example")])
+    };
+    for (protocol, sent, found) in [
+        (ListenerProtocol::Https, "A.example:443", Ok("a.example")),
+        (
+            ListenerProtocol::Https,
+            "b.example",
+            Err(NoListener::Misdirected),
+        ),
+        (
+            ListenerProtocol::Https,
+            "c.example",
+            Err(NoListener::OfHost),
+        ),
+        (
+            ListenerProtocol::Https,
+            "192.0.2.1",
+            Err(NoListener::OfHost),
+        ),
+        (ListenerProtocol::Https, "a_.$", Err(NoListener::BadHost)),
+        (ListenerProtocol::Http, "b.example", Ok("b.example")),
+    ] {
+        let gateway = all(protocol);
+        let came_by = CameBy {
+            target_port: 20_443,
+            protocol,
+            server_name: Some("a.example"),
+        };
+        let listener = gateway.listener_of_request(came_by, Some(sent));
+        let name = listener.as_ref().map(|(listener, _)| &*listener.name);
+        assert_eq!(name.map_err(|none| *none), found, "{protocol} {sent}");
+    }
+}
+
+#[test]
 fn rule_of_the_most_specific_host_decides_first() {
     let listener = Listener {
         routes: vec![

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::uri::Scheme as UriScheme;
 use http::{HeaderValue, Uri, Version};
 use policy::egress::host_name;
-use policy::gateway::{Listener, ListenerProtocol};
+use policy::gateway::{CameBy, Listener, ListenerProtocol};
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use policy::route::edits::Scheme;
@@ -85,10 +85,16 @@ impl Edge {
 
     /// The listener that the connection belongs to, as of now.
     pub(super) fn listener<'a>(&self, served: &'a ServedGateway) -> Option<&'a Listener> {
-        let found = served
-            .gateway
-            .listener(self.target_port, self.server_name.as_deref());
-        found.filter(|listener| listener.protocol == self.protocol)
+        served.gateway.listener_of_connection(self.came_by())
+    }
+
+    /// The connection, as the listeners of requests are found by it.
+    pub(super) fn came_by(&self) -> CameBy<'_> {
+        CameBy {
+            target_port: self.target_port,
+            protocol: self.protocol,
+            server_name: self.server_name.as_deref(),
+        }
     }
 
     /// Whether what is carried that is no request any more may go on: only as long as its listener

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
-use policy::egress::{host_name, is_address_host};
-use policy::gateway::ListenerProtocol;
+use policy::gateway::NoListener;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
@@ -102,35 +101,18 @@ fn of_request<'a>(
     edge: &Edge,
     served: &'a ServedGateway,
     facts: &RequestFacts<'_>,
-    host: Option<&str>,
+    sent: Option<&str>,
 ) -> Result<&'a Rule<Forward>, Failure> {
-    let sent = host;
-    let host = sent.and_then(host_name);
-    if host.is_none() && sent.is_some_and(|sent| !is_address_host(sent)) {
-        // It would be served as of no host, and its application may read one in it.
-        let detail = "the Host of the request is neither a name nor an address";
-        return Err(Failure::refused(Reason::BadRequest, detail));
-    }
-    let named = served.gateway.listener(edge.target_port, host.as_deref());
-    let Some(named) = named else {
-        return Err(no_route(served, "no listener at this port is for the host"));
-    };
-    let is_here = match edge.protocol {
-        // All listeners of the port share its connections.
-        ListenerProtocol::Http => named.protocol == ListenerProtocol::Http,
-        _ => edge
-            .listener(served)
-            .is_some_and(|own| own.name == named.name),
-    };
-    if !is_here {
-        return Err(Failure::Refused {
-            reason: Reason::Misdirected,
+    let found = served.gateway.listener_of_request(edge.came_by(), sent);
+    let (named, host) = found.map_err(|none| match none {
+        NoListener::BadHost => Failure::refused(none.reason(), none.detail()),
+        NoListener::OfHost => no_route(served, none.detail()),
+        NoListener::Misdirected => Failure::Refused {
+            reason: none.reason(),
             by: Some(served.gateway.origin.clone()),
-            detail: "the connection was opened to another host than the request names; open one \
-                     to that host"
-                .into(),
-        });
-    }
+            detail: none.detail().into(),
+        },
+    })?;
     let rule = named.decide(host.as_deref(), Some(facts));
     rule.ok_or_else(|| no_route(served, "no route of its listener matches the request"))
 }

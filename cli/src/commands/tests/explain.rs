@@ -100,3 +100,41 @@ async fn differing_pods_of_backend_show_share_and_reason() {
         "{lines:#?}"
     );
 }
+
+#[tokio::test]
+async fn gateway_answer_names_listener_and_who_refuses() {
+    let status = json!({"verdict": "Refused", "reason": "misdirected", "httpStatus": 421,
+        "owner": "shop", "refusedBy": ["Gateway shop/edge"],
+        "steps": [{"step": "gateway", "text": "listener a (HTTPS 443): another host"}]});
+    let answer = json!({"spec": {"to": {"kind": "Gateway", "name": "edge"}}, "status": status});
+    let line = "weft explain outside gateway/edge GET https://a.example/ -n shop";
+    let (code, out, err) = run(explaining(vec![("shop", 201, answer)]), line).await;
+    assert_eq!((code, err.as_str()), (1, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    let expected = [
+        "REFUSED 421 misdirected, by the proxies of edge",
+        " gateway listener a (HTTPS 443): another host",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn calls_that_no_gateway_client_makes_name_the_form() {
+    for (ends, words) in [
+        (
+            "deploy/web gateway/edge GET https://a.example/",
+            "say outside in place of deploy/web",
+        ),
+        (
+            "outside gateway/edge:443 GET https://a.example/",
+            "the URL has the port",
+        ),
+        ("outside gateway/edge GET /a", "GET https://HOST/PATH"),
+        ("outside gateway/edge", "GET https://HOST/PATH"),
+    ] {
+        let line = format!("weft explain {ends}");
+        let (code, _, err) = run(explaining(Vec::new()), &line).await;
+        assert_eq!(code, 2, "{ends}: {err}");
+        assert!(err.contains(words), "{ends}: {err}");
+    }
+}

@@ -86,6 +86,45 @@ async fn rules_of_an_unknown_service_name_it() {
 }
 
 #[tokio::test]
+async fn rules_of_gateway_are_listed_by_listener_and_host() {
+    let api = FakeApi::default();
+    let mut rules = table();
+    rules["tables"] = json!([{"service": "shop/edge", "port": 443, "listener": "https",
+        "host": "*.example", "otherwise": "refused: no-route", "rules": [
+            {"object": "HTTPRoute shop/web", "rule": 0, "matches": "path below /",
+             "answer": "redirect 302"}]}]);
+    api.put(&TABLE.replace("/cart", "/edge"), rules);
+    let line = "weft routes gateway/edge -n shop --rules";
+    let (code, out, err) = run(api.client(), line).await;
+    assert_eq!(code, 0, "{err}");
+    let rule = "HTTPRoute shop/web rules[0]";
+    assert_eq!(
+        cells(&out),
+        [
+            vec!["LISTENER", "HOST", "RULE", "MATCHES", "GOES TO"],
+            vec![
+                "https:443",
+                "*.example",
+                rule,
+                "path below /",
+                "redirect 302"
+            ],
+            vec![
+                "https:443",
+                "*.example",
+                "-",
+                "all else",
+                "refused: no-route"
+            ],
+        ]
+    );
+    assert!(err.contains("2 more rules are of routes"), "{err}");
+    let (code, _, err) = run(api.client(), "weft routes gateway/edge -n shop").await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("add --rules"), "{err}");
+}
+
+#[tokio::test]
 async fn explanation_names_the_rule_and_earlier_ones() {
     let mut answer = refused();
     answer["status"]["rule"] = json!({

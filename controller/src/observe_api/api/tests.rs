@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use kube::client::Body as KubeBody;
+use model::{Model, problem::Problems};
 use prometheus_client::metrics::counter::Counter;
 use runtime::limit::Reached;
 use serde_json::json;
@@ -31,6 +32,7 @@ mod command_line;
 mod documents;
 mod dry_runs;
 mod explanations;
+mod gateways;
 mod live_dry_runs;
 mod proxies;
 mod route_tables;
@@ -181,7 +183,10 @@ impl Bench {
     }
 
     fn of(cluster: &Cluster) -> Self {
-        let (model, problems) = cluster.compile();
+        Self::of_compiled(cluster, cluster.compile())
+    }
+
+    fn of_compiled(cluster: &Cluster, (model, problems): (Model, Problems)) -> Self {
         let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
         let (models, latest) = watch::channel(Some(Arc::new(compiled)));
         let followed = Followed::default();

@@ -23,9 +23,10 @@ use crate::{
         routes::{MOST_BYTES, MOST_COMPILED},
         service_routes::{
             rules::Resolved,
-            tables::{Ordered, connections, in_order},
+            tables::{Ordered, Rules, connections, in_order},
         },
     },
+    model::gateways::Places,
     problem::Reason,
     world::named,
 };
@@ -42,6 +43,8 @@ pub(super) type ListenerTables = BTreeMap<(usize, usize), ListenerTable>;
 pub(super) struct ListenerTable {
     /// The most specific host first.
     pub(super) hosts: Vec<HostRoutes>,
+    /// Of each host, for its table.
+    pub(super) places: Vec<Places>,
     /// The routes in it, by place, the oldest first.
     pub(super) routes: Vec<usize>,
 }
@@ -100,7 +103,7 @@ pub(super) fn tables(
             }
         }
     }
-    let mut made: BTreeMap<Vec<usize>, Arc<Table<Forward>>> = BTreeMap::new();
+    let mut made: BTreeMap<Vec<usize>, MadeTable> = BTreeMap::new();
     let mut tables = ListenerTables::new();
     for (gateway, mut listeners) in placed {
         for (listener, here) in &mut listeners {
@@ -293,42 +296,60 @@ fn first_beyond_gateway(listeners: &BTreeMap<usize, Vec<Placed>>, costs: &[Cost]
     None
 }
 
+/// The table of some routes, and which of their rules its rules are.
+type MadeTable = (Arc<Table<Forward>>, Places);
+
 fn table(
     here: &[Placed],
     candidates: &[Candidate<'_>],
     resolved: &[Resolved],
-    made: &mut BTreeMap<Vec<usize>, Arc<Table<Forward>>>,
+    made: &mut BTreeMap<Vec<usize>, MadeTable>,
 ) -> ListenerTable {
     let hosts = by_host(here).into_iter().map(|(hostname, routes)| {
-        let rules = made
+        let (table, places) = made
             .entry(routes)
-            .or_insert_with_key(|routes| Arc::new(rules(routes, candidates, resolved)));
-        HostRoutes {
+            .or_insert_with_key(|routes| table_of(routes, candidates, resolved));
+        let host = HostRoutes {
             hostname: hostname.clone(),
-            table: Arc::clone(rules),
-        }
+            table: Arc::clone(table),
+        };
+        (host, Arc::clone(places))
     });
-    let mut hosts: Vec<HostRoutes> = hosts.collect();
-    hosts.sort_by_key(|one| by_specificity(one.hostname.as_ref()));
+    let mut hosts: Vec<(HostRoutes, Places)> = hosts.collect();
+    hosts.sort_by_key(|(host, _)| by_specificity(host.hostname.as_ref()));
+    let (hosts, places) = hosts.into_iter().unzip();
     ListenerTable {
         hosts,
+        places,
         routes: here.iter().map(|one| one.nth).collect(),
     }
 }
 
-/// The rules of some routes of one kind. What fits none of them is for the next host.
-fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) -> Table<Forward> {
+/// The table of some routes of one kind. What fits none of its rules is for the next host.
+fn table_of(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) -> MadeTable {
+    let (rules, places) = rules(routes, candidates, resolved);
+    let table = Table {
+        rules,
+        otherwise: Forward::Refuse(reason::Reason::NoRoute),
+    };
+    (Arc::new(table), places.into())
+}
+
+fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) -> Rules {
     let is_of_connections = |nth: &usize| {
         let kind = candidates[*nth].route.kind;
         matches!(kind, RouteKind::Tcp | RouteKind::Tls)
     };
     let origin = |nth: usize| named(&candidates[nth].object());
-    let rules = if routes.iter().any(is_of_connections) {
-        let each = routes.iter().flat_map(|nth| {
+    if routes.iter().any(is_of_connections) {
+        let (mut rules, mut places): Rules = (Vec::new(), Vec::new());
+        for nth in routes {
             let one = Some(&resolved[*nth]);
-            connections(candidates[*nth].route, origin(*nth), one).0
-        });
-        each.collect()
+            let (rule, place) = connections(candidates[*nth].route, origin(*nth), one);
+            rules.extend(rule);
+            places.extend(place);
+        }
+        (rules, places)
     } else {
         let ordered = routes.iter().map(|nth| Ordered {
             route: candidates[*nth].route,
@@ -336,11 +357,7 @@ fn rules(routes: &[usize], candidates: &[Candidate<'_>], resolved: &[Resolved]) 
             origin: origin(*nth),
             resolved: &resolved[*nth],
         });
-        in_order(&ordered.collect::<Vec<_>>()).0
-    };
-    Table {
-        rules,
-        otherwise: Forward::Refuse(reason::Reason::NoRoute),
+        in_order(&ordered.collect::<Vec<_>>())
     }
 }
 

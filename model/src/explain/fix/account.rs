@@ -193,7 +193,9 @@ pub(super) fn lets_in_other_callers(
     owner: Owner<'_>,
 ) -> Option<String> {
     let from = &question.spec.from;
-    if question.view == CallerView::AccountOnly || from.kind == "ServiceAccount" {
+    // The account of a Gateway is made for it alone.
+    let is_account = matches!(&*from.kind, "ServiceAccount" | "Gateway");
+    if question.view == CallerView::AccountOnly || is_account {
         return None;
     }
     let asked = ObjectKey::new(&from.namespace, &from.name);
