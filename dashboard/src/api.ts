@@ -80,6 +80,8 @@ export interface Proxy {
     identity: string;
     version?: string;
     connected: boolean;
+    /** The Revocation that ends its pod for good: no controller serves it. */
+    revokedBy?: string;
     acknowledged: number;
     needed: number;
     behindSeconds?: number;

@@ -16,8 +16,27 @@ use std::time::SystemTime;
 use crate::name::SpiffeId;
 use crate::origin::Origin;
 
+/// Most objects that are in force.
+pub const MAX_OBJECTS: usize = 256;
+
 /// Subjects of all Revocations together.
 pub const MAX_SUBJECTS: usize = 4096;
+
+/// The places that Revocations in force hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub objects: usize,
+    /// Accounts, pods, certificates and issuers. Nodes hold none.
+    pub subjects: usize,
+}
+
+impl Held {
+    /// Whether a younger object with so many subjects gets its places.
+    #[must_use]
+    pub const fn leaves_room_for(self, subjects: usize) -> bool {
+        self.objects < MAX_OBJECTS && self.subjects + subjects <= MAX_SUBJECTS
+    }
+}
 
 /// Bytes of the hash that names an issuer.
 pub const ISSUER_LENGTH: usize = 16;

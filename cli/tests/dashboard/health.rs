@@ -167,6 +167,24 @@ async fn unacknowledged_version_is_fault_only_after_one_minute() {
 }
 
 #[tokio::test]
+async fn revoked_proxy_is_named_and_no_fault() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    let mut proxy = shop::proxy("gone-1", false);
+    shown.mesh.proxy(&proxy);
+    shown.page("Health").await;
+    let name = "Proxies are connected";
+    shows_result(&mut shown, name, "✗ problem").await;
+    proxy["status"]["revokedBy"] = json!("leak");
+    shown.mesh.proxy(&proxy);
+    shows_result(&mut shown, name, "✓ well").await;
+    shown.browser.see(", and 1 revoked").await;
+    shown.page("Proxies").await;
+    let row = "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === 'shop/gone-1')";
+    let wanted = format!("{row}?.cells[3].textContent.trim() === 'revoked'");
+    shown.browser.wait(&wanted).await;
+}
+
+#[tokio::test]
 async fn certificates_are_late_by_the_life_that_they_have() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;

@@ -74,7 +74,10 @@ export class HealthPage implements Page {
     write(this.words, extra.words.join(" "));
     const few = (all: string[]): string => all.slice(0, 5).join("; ") + (all.length > 5 ? ` and ${all.length - 5} more` : "");
     const of = (bad: string[], good: string): Result => (bad.length === 0 ? ["good", good] : ["bad", few(bad)]);
-    const named = (fits: (status: Status) => boolean): string[] => (extra.proxies ?? []).filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
+    // Those of revoked pods are no fault, as for `weft check`.
+    const meant = (extra.proxies ?? []).filter(({ status }) => status.revokedBy === undefined);
+    const ended = (extra.proxies ?? []).length - meant.length;
+    const named = (fits: (status: Status) => boolean): string[] => meant.filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
     const waiting = named(lacks);
     // A value that is not reported is not well.
     const proxies = (reported: (status: Status) => unknown, bad: (status: Status) => boolean, good: string): Result => {
@@ -92,7 +95,7 @@ export class HealthPage implements Page {
       ["Controller answers", lost ? [lost.controller ? "bad" : "unknown", `since ${clock(lost.since)} ${lost.why}: ${lost.message}`] : ["good", `at ${clock(at)}`]],
       ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
       ["Calls succeed", of(failing(model), "nothing that was called in the last minute fails 5 % of its calls")],
-      ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
+      ["Proxies are connected", proxies(known, (status) => !status.connected, `${meant.length} of ${meant.length}${ended > 0 ? `, and ${ended} revoked` : ""}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
       ["Proxies have acknowledged what concerns them", proxies(known, behind, waiting.length === 0 ? "all have" : `something is on its way to ${few(waiting)}`)],
       ["Certificates last", proxies((status) => status.certificate, (status) => late(status, now), "none is about to end")],

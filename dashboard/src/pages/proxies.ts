@@ -1,10 +1,17 @@
 // Every proxy: what it is, whether it is led, and how long its certificate lasts.
 
+import type { Proxy } from "../api";
 import { h, write } from "../dom";
 import { behind, late } from "../proxy";
 import { Table, type Cell } from "../table";
 import { bytes, quoted, until } from "../text";
 import type { Page, State, View } from "../view";
+
+/** Whether it holds a stream, which no controller gives to a revoked pod. */
+function connection({ connected, draining, revokedBy }: Proxy["status"]): Cell {
+  if (revokedBy !== undefined) return { text: "revoked", tone: "warn" };
+  return connected ? { text: draining ? "yes, leaving" : "yes", tone: "good" } : { text: "no", tone: "bad" };
+}
 
 export class ProxiesPage implements Page {
   readonly name = "proxies";
@@ -34,7 +41,7 @@ export class ProxiesPage implements Page {
             { text: `${metadata.namespace}/${metadata.name}` },
             { text: status.workload },
             { text: status.version ?? "" },
-            { text: status.connected ? (status.draining ? "yes, leaving" : "yes") : "no", tone: status.connected ? "good" : "bad" },
+            connection(status),
             { text: `${status.acknowledged} of ${status.needed}`, by: status.acknowledged - status.needed, ...(behind(status) ? { tone: "warn" } : {}) },
             { text: nacks.map((nack) => `${nack.object}: ${nack.reason}`).join("; "), ...(nacks.length > 0 ? { tone: "bad" } : {}) },
             late(status, now) ? { ...certificate, tone: "warn" } : certificate,

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crds::weft::validation::{RevocationSubject, Revoked as Spec};
 use policy::mode::MtlsMode;
 use policy::name::Kind;
-use policy::revoked::{MAX_SUBJECTS, Revocation, Revoked, Subject};
+use policy::revoked::{Held, MAX_OBJECTS, MAX_SUBJECTS, Revocation, Revoked, Subject};
 
 use super::accounts;
 use super::findings::{About, Findings};
@@ -25,8 +25,6 @@ use crate::{
     world::{self, ObjectKey, RevocationFacts, World, object},
 };
 
-/// Most objects that are in force.
-const MAX_OBJECTS: usize = 256;
 /// By how many seconds `issuedBefore` may be after the object was made: certificates are dated
 /// back by as much.
 const AHEAD: i64 = 5 * 60;
@@ -363,8 +361,11 @@ impl<'s> Reading<'s> {
         if self.subjects.is_empty() && self.nodes.is_empty() {
             return;
         }
-        let objects = content.in_force.len() + content.announced.len();
-        if objects >= MAX_OBJECTS || content.all.len() + self.subjects.len() > MAX_SUBJECTS {
+        let held = Held {
+            objects: content.in_force.len() + content.announced.len(),
+            subjects: content.all.len(),
+        };
+        if !held.leaves_room_for(self.subjects.len()) {
             content.beyond.insert(key.clone());
             let message = format!(
                 "older ones hold all places: {MAX_OBJECTS} Revocations may be in force, with \

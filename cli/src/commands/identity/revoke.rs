@@ -1,8 +1,8 @@
 //! `weft identity revoke`: makes a Revocation, by which the whole mesh refuses identities.
 //!
-//! The object is judged before it is written, as the webhook would: in an incident there may be no
-//! time for a second try. What a controller makes of it is waited for, since it refuses what would
-//! end the mesh itself.
+//! The object is judged before it is written, as the webhook would, and whether older ones leave it
+//! a place: in an incident there may be no time for a second try. What a controller makes of it is
+//! waited for, since it refuses what would end the mesh itself.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +32,8 @@ const KIND: &str = kinds::REVOCATION;
 /// How long a controller may take to judge what is made, and between two looks.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
 const EACH: Duration = Duration::from_millis(250);
+/// How long the older ones may take to be read: a controller counts them, too, and seconds count.
+const FORESEEN_WITHIN: Duration = Duration::from_secs(2);
 /// What is typed for subjects that are no objects with pods.
 const NODES: [&str; 3] = ["no", "node", "nodes"];
 const CERTIFICATES: [&str; 2] = ["cert", "certificate"];
@@ -93,37 +95,56 @@ impl Revoke<'_> {
         };
         let object = Revocation::new(&name, spec);
         let what = format!("{KIND} {name}");
+        let room = foreseen::room(&cluster.within(FORESEEN_WITHIN), &subject).await;
+        if let Foreseen::Refused(why) = &room {
+            return self.foreseen_refused(&what, why, console);
+        }
         let made = cluster.try_call(&what, all.create(&parameters, &object));
         made.await.map_err(|refusal| refused(&what, refusal))?;
         if self.dry_run {
-            return self.foresee(cluster, (&what, &subject), console).await;
+            let foreseen = [foreseen::of(cluster, &subject).await, room];
+            return self.foresee(&what, foreseen, console);
         }
         let judged = judged(cluster, &all, (&what, &name)).await;
         self.report((&what, &name), judged, console)
     }
 
     /// What a controller would make of the object, as far as it can be foreseen.
-    async fn foresee(
+    fn foresee(
         &self,
-        cluster: &Cluster,
-        (what, subject): (&str, &Value),
+        what: &str,
+        foreseen: [Foreseen; 2],
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let (named, which) = (self.what, self.which());
-        let foreseen = foreseen::of(cluster, subject).await;
-        if let Foreseen::Refused(why) = &foreseen {
-            console.word(&format!(
-                "{what} would be refused and was not made: {named} {why}"
-            ))?;
-            return Ok(Conclusion::No);
+        let mut unknown = Vec::new();
+        for one in foreseen {
+            match one {
+                Foreseen::Refused(why) => return self.foreseen_refused(what, &why, console),
+                Foreseen::Unknown(why) => unknown.push(why),
+                Foreseen::Accepted => {}
+            }
         }
+        let (named, which) = (self.what, self.which());
         console.word(&format!(
             "{what} would revoke {which} of {named}, and was not made"
         ))?;
-        if let Foreseen::Unknown(why) = foreseen {
+        for why in unknown {
             console.word(&format!("not judged: {why}"))?;
         }
         Ok(Conclusion::Yes)
+    }
+
+    fn foreseen_refused(
+        &self,
+        what: &str,
+        why: &str,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let named = self.what;
+        console.word(&format!(
+            "{what} would be refused and was not made: {named} {why}"
+        ))?;
+        Ok(Conclusion::No)
     }
 
     /// What a controller made of the object.

@@ -140,6 +140,47 @@ async fn revoke_dry_run_refuses_what_controllers_refuse() {
     assert!(err.contains("not judged: whether"), "{err}");
 }
 
+/// So many older objects with so many certificates each, as a controller has judged them.
+fn older(objects: usize, subjects: usize, judged: &Value) -> FakeApi {
+    let api = FakeApi::default();
+    let subjects = vec![json!({"certificate": {"serial": "5f3a90"}}); subjects];
+    for number in 0..objects {
+        let name = format!("old-{number}");
+        let object = json!({"metadata": {"name": name}, "spec": {"subjects": subjects},
+            "status": {"conditions": [judged]}});
+        api.put(&format!("{REVOCATIONS}/{name}"), object);
+    }
+    api
+}
+
+#[tokio::test]
+async fn revocation_without_a_place_is_refused_and_not_made() {
+    for (objects, subjects) in [(256, 1), (64, 64)] {
+        for option in ["", " --dry-run"] {
+            let api = older(objects, subjects, &accepted());
+            let line = format!("weft identity revoke certificate/12ab --reason test{option}");
+            let (code, _, err) = run(api.client(), &line).await;
+            assert_eq!(code, 1, "{line}: {err}");
+            assert!(err.contains("has no place (TooMany)"), "{line}: {err}");
+            assert_eq!(api.below(REVOCATIONS).len(), objects, "{line}: {err}");
+        }
+    }
+    // What got no place itself, or may hold none, leaves it open.
+    let too_many = condition("Accepted", "False", "TooMany", "");
+    let in_part = condition("Accepted", "False", "ControlPlane", "");
+    for (objects, judged, is_known) in [
+        (255, accepted(), true),
+        (256, too_many, true),
+        (256, in_part, false),
+    ] {
+        let api = older(objects, 1, &judged);
+        let line = "weft identity revoke certificate/12ab --reason test --dry-run";
+        let (code, _, err) = run(api.client(), line).await;
+        assert_eq!(code, 0, "{judged}: {err}");
+        assert_eq!(!err.contains("not judged"), is_known, "{judged}: {err}");
+    }
+}
+
 #[test]
 fn what_cannot_be_revoked_is_refused_with_its_form() {
     for (line, words) in [
