@@ -17,7 +17,7 @@ use wire::v1::egress::Mode;
 use wire::v1::external_port::Protocol;
 use wire::v1::resource::Content;
 
-use super::harness::{ACCOUNT, Certificate, EVERY_VERSION, Edge, SOON};
+use super::harness::{ACCOUNT, Certificate, EVERY_VERSION, Edge, SOON, pod_of_gateway};
 use crate::answers::sum;
 use crate::support::{
     Pod, egress, endpoint, external, external_object, get, id, raw, resolved, resource, service,
@@ -210,10 +210,19 @@ async fn outside_server_away_ejects_no_pod_of_gateway() {
     let mut object = scene.object(Protocol::Tls);
     object.callers.push("shop/*".to_owned());
     object.ports[0].target_port = port.into();
-    scene.edge.pod.set(vec![
-        egress(Mode::Deny, vec![object]),
-        resolved(HOST, port, &[scene.server.ip()]),
-    ]);
+    let let_out = || {
+        vec![
+            egress(Mode::Deny, vec![object.clone()]),
+            resolved(HOST, port, &[scene.server.ip()]),
+        ]
+    };
+    // With one pod more, either may be ejected.
+    let (second, _gateway) = pod_of_gateway(&scene.edge.authority, 0);
+    let both = [&scene.edge.pod, &second].map(|pod| {
+        pod.set(let_out());
+        endpoint(pod.ip, MESH_PORT, Some(ACCOUNT))
+    });
+    scene.client.set(vec![pods_of_gateway(both.to_vec())]);
     let config = Arc::new(Certificate::of(&[HOST]).client(EVERY_VERSION, &[]));
     for _ in 0..10 {
         let stream = scene.client.call(scene.address()).await;

@@ -56,21 +56,27 @@ pub(super) struct Certificate {
     pub(super) key: Vec<u8>,
 }
 
+/// A pod of a Gateway that serves nothing yet, and believes so many proxies before it.
+pub(super) fn pod_of_gateway(authority: &Authority, trusted_hops: u8) -> (Pod, Gateway) {
+    let budget = Budget::new(64 * 1024 * 1024);
+    let certs = || {
+        let hour = Duration::from_secs(3600);
+        authority.leaf(ACCOUNT, hour, SystemTime::now())
+    };
+    let unserved = Pod::unserved(&budget, authority.roots(), certs(), ACCOUNT);
+    let own = unserved.proxy.own.clone().of_gateway();
+    let pod = Pod::made(own, &budget, authority.roots(), certs());
+    let open = (v1::Enforcement::Open, v1::MtlsMode::Permissive);
+    pod.set(vec![workload(ACCOUNT, open.0, open.1)]);
+    let gateway = Gateway::start(Arc::clone(&pod.proxy), vec![pod.ip], trusted_hops);
+    (pod, gateway)
+}
+
 impl Edge {
     /// One that serves nothing yet, and believes so many proxies before it.
     pub(super) async fn believing(trusted_hops: u8) -> Self {
         let authority = Authority::new();
-        let budget = Budget::new(64 * 1024 * 1024);
-        let certs = || {
-            let hour = Duration::from_secs(3600);
-            authority.leaf(ACCOUNT, hour, SystemTime::now())
-        };
-        let unserved = Pod::unserved(&budget, authority.roots(), certs(), ACCOUNT);
-        let own = unserved.proxy.own.clone().of_gateway();
-        let pod = Pod::made(own, &budget, authority.roots(), certs());
-        let open = (v1::Enforcement::Open, v1::MtlsMode::Permissive);
-        pod.set(vec![workload(ACCOUNT, open.0, open.1)]);
-        let gateway = Gateway::start(Arc::clone(&pod.proxy), vec![pod.ip], trusted_hops);
+        let (pod, gateway) = pod_of_gateway(&authority, trusted_hops);
         let server = Pod::new(&authority, "api").await;
         let (app_port, seen) = http_app(&server, "api").await;
         let edge = Self {

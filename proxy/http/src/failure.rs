@@ -29,8 +29,7 @@ pub enum Failure {
         detail: Detail,
         /// It happened to another request, whose attempt to connect this one waited for.
         shared: bool,
-        /// By its certificate another pod has the address than the one that was called.
-        wrong_pod: bool,
+        found: Found,
     },
     /// A connection was at its end, not its endpoint, before it took the request.
     ConnectionClosed { detail: Detail },
@@ -53,6 +52,17 @@ pub enum Failure {
         by: Option<Origin>,
         detail: Detail,
     },
+}
+
+/// What was there in place of the application that did not see a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing that is known.
+    Nothing,
+    /// By its certificate another pod has the address than the one that was called.
+    OtherPod,
+    /// The peer proxy, which could not send it on.
+    PeerProxy,
 }
 
 /// Where the request may go after a failure.
@@ -88,21 +98,25 @@ impl StreamReset {
 
 impl Failure {
     pub fn not_sent(reason: Reason, detail: impl Into<Detail>) -> Self {
-        Self::NotSent {
-            reason,
-            detail: detail.into(),
-            shared: false,
-            wrong_pod: false,
-        }
+        Self::not_sent_as(Found::Nothing, reason, detail)
     }
 
     /// Another pod answers at the address than the one that was called.
     pub fn wrong_pod(detail: impl Into<Detail>) -> Self {
+        Self::not_sent_as(Found::OtherPod, Reason::TlsFailed, detail)
+    }
+
+    /// The peer proxy answers that it could not send it on, for this reason.
+    pub fn not_sent_by_peer(reason: Reason, detail: impl Into<Detail>) -> Self {
+        Self::not_sent_as(Found::PeerProxy, reason, detail)
+    }
+
+    fn not_sent_as(found: Found, reason: Reason, detail: impl Into<Detail>) -> Self {
         Self::NotSent {
-            reason: Reason::TlsFailed,
+            reason,
             detail: detail.into(),
             shared: false,
-            wrong_pod: true,
+            found,
         }
     }
 
@@ -133,6 +147,19 @@ impl Failure {
             reason: Reason::ConnectionLost,
             detail: detail.into(),
         }
+    }
+
+    /// Whether the peer proxy took the request, and says that it did not come further.
+    #[must_use]
+    pub const fn is_of_peer(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::NotSent {
+                    found: Found::PeerProxy,
+                    ..
+                }
+        )
     }
 
     /// Whether nothing could be connected to.

@@ -421,7 +421,7 @@ fn decoded(answer: UpstreamResponse, kind: RequestKind) -> Result<UpstreamRespon
             parts
         }
         PeerResponse::NotSent { reason, .. } => {
-            return Err(Failure::not_sent(
+            return Err(Failure::not_sent_by_peer(
                 reason,
                 "the peer proxy could not reach the application, or the application does not speak \
                  HTTP/2, where the request came in it",

@@ -195,7 +195,7 @@ impl<'a> Attempts<'a> {
             let slow_upload = self.waits_for_sender();
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
             // What a Gateway could not reach lies outside, and says nothing of its pod.
-            let outside = self.route.hands_over() && matches!(failure, Failure::Refused { .. });
+            let outside = self.route.hands_over() && failure.is_of_peer();
             let signal = signal.filter(|_| !outside);
             self.record(&mut attempt, latency, signal, call);
             self.candidates.exclude(attempt.endpoint().addr);

@@ -35,7 +35,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::config::store::{DestinationGuard, Store};
-use crate::failure::Failure;
+use crate::failure::{Failure, Found};
 
 /// A new control stream that does not know the target for this long is believed. A
 /// controller accepts streams once it has listed every kind, and lags behind others by less
@@ -118,8 +118,8 @@ impl OpenedTo {
     /// of another pod at its address is proof before the controller reports that.
     pub(super) fn unsent(&self, store: &Store, failure: Failure) -> Failure {
         match failure {
-            Failure::NotSent { wrong_pod, .. }
-                if self.is_pod() && (wrong_pod || !self.is_there(store)) =>
+            Failure::NotSent { found, .. }
+                if self.is_pod() && (found == Found::OtherPod || !self.is_there(store)) =>
             {
                 gone()
             }
