@@ -110,18 +110,23 @@ impl Revocations {
     pub fn of(all: impl IntoIterator<Item = Revocation>) -> Self {
         let mut revocations = Self::default();
         for one in all {
-            let table = if one.announced && one.issued_before.is_some() {
-                &mut revocations.announced
-            } else {
-                &mut revocations.in_force
-            };
-            let revoked = Revoked {
-                by: one.by,
-                issued_before: one.issued_before,
-            };
-            table.add(one.subject, revoked);
+            revocations.add(one);
         }
         revocations
+    }
+
+    /// Beside those that are there. Of two about one subject the stricter one holds.
+    pub fn add(&mut self, one: Revocation) {
+        let table = if one.announced && one.issued_before.is_some() {
+            &mut self.announced
+        } else {
+            &mut self.in_force
+        };
+        let revoked = Revoked {
+            by: one.by,
+            issued_before: one.issued_before,
+        };
+        table.add(one.subject, revoked);
     }
 
     /// Whether nothing is revoked, and nothing announced.

@@ -59,6 +59,8 @@ pub(crate) struct Control {
     pub roots: Roots,
     /// That peers do not take the own certificate, before its time is over.
     pub refused: Arc<Flag>,
+    /// That a controller issues no other one, since the pod is revoked.
+    pub denied: Arc<Flag>,
     /// Within which time the own certificate is to be under the first root, as the last bundle has
     /// it. Zero: that does not matter.
     pub renew_within: watch::Sender<Duration>,

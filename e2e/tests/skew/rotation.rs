@@ -70,7 +70,15 @@ fn rotation_survives_rollback_and_upgrade_in_each_phase() -> Outcome {
     nothing_lost(&load.end()?)?;
 
     let load = shop.load(&client)?;
-    let stopped = held(&cluster, "Retiring", || shop.renew("second").map(drop))?;
+    // Activating waits for the older proxy, and Retiring would be over at the next look but for one
+    // that stands still.
+    let mut frozen = None;
+    let stopped = held(&cluster, "Retiring", || {
+        let renewal = shop.begin_renewal("second")?;
+        frozen = Some(Process::of_pod(&stranger, "weft-proxy")?.stop()?);
+        shop.end_renewal(renewal).map(drop)
+    })?;
+    drop(frozen);
     previous.roll_back(&cluster)?;
     drop(stopped);
     is_in(&cluster, "Retiring")?;

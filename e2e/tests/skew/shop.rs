@@ -24,6 +24,13 @@ pub(crate) struct Shop {
     pub(crate) ns: Namespace,
 }
 
+/// A Deployment whose new pod is beside the one of this name.
+#[derive(Debug)]
+pub(crate) struct Renewal<'a> {
+    deployment: &'a str,
+    before: String,
+}
+
 fn root() -> String {
     url("shop", 8080, "/")
 }
@@ -106,10 +113,22 @@ impl Shop {
 
     /// Puts another pod in the place of the one of this Deployment.
     pub(crate) fn renew(&self, deployment: &str) -> anyhow::Result<Pod> {
+        let renewal = self.begin_renewal(deployment)?;
+        self.end_renewal(renewal)
+    }
+
+    /// Returns when the new pod is ready, beside the one before.
+    pub(crate) fn begin_renewal<'a>(&self, deployment: &'a str) -> anyhow::Result<Renewal<'a>> {
         let before = self.ns.pod(deployment)?.name;
         let object = format!("deployment/{deployment}");
         self.ns.kubectl(&["rollout", "restart", &object])?;
         self.ns.ready(&[deployment])?;
+        Ok(Renewal { deployment, before })
+    }
+
+    /// The new pod, once it is the only one.
+    pub(crate) fn end_renewal(&self, renewal: Renewal<'_>) -> anyhow::Result<Pod> {
+        let Renewal { deployment, before } = renewal;
         eventually(SOON, "only the new pod is left", || {
             let mut pods = self.ns.pods(deployment)?;
             let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();

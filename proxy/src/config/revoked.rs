@@ -11,9 +11,9 @@ use std::sync::Arc;
 use identity::tls::Leaf;
 use identity::verify::PeerIdentity;
 use policy::origin::Origin;
-use policy::revoked::{Revocations, Revoked};
+use policy::revoked::{Revocation, Revocations, Revoked, Subject};
 
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Snapshot, Version};
 use crate::config::store::Store;
 
 /// Connections of a peer go, and nothing is wrong with them but its certificate.
@@ -24,6 +24,23 @@ impl Snapshot {
     /// Takes what is revoked. Where nothing is, nothing is kept, and a request costs one branch.
     pub(super) fn revoke(&mut self, revocations: Revocations) {
         self.revocations = (!revocations.is_empty()).then(|| Arc::new(revocations));
+    }
+
+    /// The same with one Revocation more, until the next stream brings what is revoked.
+    fn revoking(&self, one: Revocation) -> Self {
+        let mut next = self.clone();
+        let mut revocations = self.revocations.as_deref().cloned().unwrap_or_default();
+        revocations.add(one);
+        next.revoke(revocations);
+        let version = Version {
+            // No controller's: the first batch of a stream replaces it or drops it.
+            version: String::new(),
+            bytes: 0,
+        };
+        next.versions
+            .insert(wire::names::REVOCATIONS.to_owned(), version);
+        next.policy_revision += 1;
+        next
     }
 
     /// What revokes the certificate of a peer, of which bytes pass no longer.
@@ -76,6 +93,19 @@ impl Store {
             let revoked = now.revoked(leaf.identity());
             revoked.map(|revoked| revoked.by.clone())
         })
+    }
+
+    /// The object `by` revokes the own certificate, and no stream could bring that. Only the task
+    /// that applies batches may call it.
+    pub(crate) fn revoke_own(&self, leaf: &Leaf, by: Origin) {
+        let before = self.snapshot();
+        let next = before.revoking(Revocation {
+            subject: Subject::Serial(leaf.identity().certificate.serial.clone()),
+            issued_before: None,
+            announced: false,
+            by,
+        });
+        self.put(&before, next, false);
     }
 
     /// Whether what the own pod has open ends at once.

@@ -224,10 +224,19 @@ impl Store {
 
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
-        let before = self.snapshot.load();
+        let before = self.snapshot.load_full();
         let changes_destinations = changes_destinations(&batch);
-        let (mut next, nacks) = before.after(batch, &self.registry);
-        self.own.settle(&before, &mut next);
+        let (next, nacks) = before.after(batch, &self.registry);
+        let metrics = &self.telemetry.metrics;
+        metrics.batches.inc();
+        metrics.nacks.inc_by(nacks.len() as u64);
+        self.put(&before, next, changes_destinations);
+        nacks
+    }
+
+    /// Puts what follows into use.
+    pub(super) fn put(&self, before: &Snapshot, mut next: Snapshot, changes_destinations: bool) {
+        self.own.settle(before, &mut next);
         if before.log_filter != next.log_filter {
             self.request_log_filter(next.log_filter.as_ref());
         }
@@ -240,10 +249,8 @@ impl Store {
         self.telemetry.early.want(next.early_reports);
         let own = next.workload.as_ref();
         self.grants.limit(own.map(|own| own.fault_limit));
-        let metrics = &self.telemetry.metrics;
-        metrics.batches.inc();
-        metrics.nacks.inc_by(nacks.len() as u64);
         let destinations = i64::try_from(next.destinations.len());
+        let metrics = &self.telemetry.metrics;
         metrics.destinations.set(destinations.unwrap_or(i64::MAX));
         let policy = next.policy_revision;
         let read_only_began = before.takes_copies().is_none() && next.takes_copies().is_some();
@@ -260,7 +267,7 @@ impl Store {
         let next = Arc::new(next);
         self.snapshot.store(Arc::clone(&next));
         if self.registry.has_new_meshed() || changes_destinations {
-            self.notify_destinations(&before, &next);
+            self.notify_destinations(before, &next);
         }
         if read_only_began {
             self.read_only_began.fetch_add(1, SeqCst);
@@ -275,7 +282,6 @@ impl Store {
             *revision = policy;
             changed
         });
-        nacks
     }
 
     /// Notifies the connections to addresses at which something else stands now, or which are of

@@ -84,6 +84,7 @@ impl Control {
                     self.certs.store(leaf);
                     // What was refused was the former one.
                     self.refused.take();
+                    self.denied.take();
                     self.must_be_vouched_for();
                     self.reached(StartupStep::Certificate);
                     backoff.reset();
@@ -236,9 +237,7 @@ impl Control {
         let answer = timeout(CERTIFY_WITHIN, ControlClient::new(channel).certify(request))
             .await
             .map_err(|_| "the controller took too long to issue a certificate")?
-            .map_err(|status| {
-                format!("the controller refused a certificate: {}", status.message())
-            })?
+            .map_err(|status| self.denial(&status))?
             .into_inner();
         self.leaf(answer, &key)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::tls::Leaf;
+use policy::origin::Origin;
 use runtime::ready::Ready;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -24,19 +25,34 @@ const NOT_REVOKED: &str = "a certificate that is not revoked";
 /// What a controller's refusal of a stream begins with, whose proxy has a certificate that is
 /// revoked.
 const REVOKED: &str = "the certificate is revoked";
+/// What stands between the Revocation and the pod where a controller refuses a certificate for it.
+const REVOKES: &str = " revokes pod ";
 
 impl Control {
     /// What the controller did, and why. Where that is a Revocation that did not reach this proxy,
-    /// since its stream was down, another certificate may do than the one that was `shown`.
+    /// since its stream was down, another certificate may do than the one that was `shown`. Where
+    /// none is issued, the one in use counts as revoked, as if that had reached this proxy.
     pub(super) fn refusal(&self, did: &str, status: &Status, shown: Option<&Leaf>) -> String {
         let message = status.message();
         let is_revoked = status.code() == Code::PermissionDenied && message.starts_with(REVOKED);
         let current = self.certs.current();
         let is_in_use = current.as_deref().map(Leaf::serial) == shown.map(Leaf::serial);
         if is_revoked && is_in_use && self.config.own_revoked().is_none() {
-            self.refused.raise();
+            match shown.filter(|_| self.denied.take()) {
+                Some(leaf) => self.config.revoke_own(leaf, revocation_in(message)),
+                None => self.refused.raise(),
+            }
         }
         format!("the controller {did}: {message}")
+    }
+
+    /// Notes why the controller issues no certificate.
+    pub(super) fn denial(&self, status: &Status) -> String {
+        let message = status.message();
+        if status.code() == Code::PermissionDenied && message.contains(REVOKES) {
+            self.denied.raise();
+        }
+        format!("the controller refused a certificate: {message}")
     }
 
     /// Returns when the certificate in use is to be replaced, as it is or will be revoked and one
@@ -65,6 +81,12 @@ impl Control {
             }
         }
     }
+}
+
+/// The object that a refusal names last.
+fn revocation_in(message: &str) -> Origin {
+    let name = message.rsplit(' ').next().unwrap_or_default();
+    Origin::new("Revocation", "", name)
 }
 
 /// Keeps the pod unready while its certificate is revoked: peers refuse it, as caller and called.

@@ -94,6 +94,8 @@ struct StandIn {
     ca: Arc<Mutex<Arc<Ca>>>,
     clock: Clock,
     issued: Arc<AtomicUsize>,
+    /// Why it issues none.
+    denial: Arc<Mutex<Option<&'static str>>>,
     streams: Arc<AtomicUsize>,
     /// Status reports of proxies.
     statuses: Arc<Mutex<Vec<v1::ProxyStatus>>>,
@@ -119,6 +121,9 @@ impl Service for StandIn {
         &self,
         request: Request<v1::CertifyRequest>,
     ) -> Result<Response<v1::CertifyResponse>, Status> {
+        if let Some(why) = *self.denial.lock() {
+            return Err(Status::permission_denied(why));
+        }
         let ca = Arc::clone(&self.ca.lock());
         let csr = request.into_inner().csr;
         let chain = ca.issue(&csr, id("shop", "web"), self.clock.now());
@@ -221,6 +226,7 @@ impl Bench {
             ca: Arc::new(Mutex::new(Arc::clone(ca))),
             clock: clock.clone(),
             issued: Arc::default(),
+            denial: Arc::default(),
             streams: Arc::default(),
             statuses: Arc::default(),
             proxy: Arc::default(),
@@ -263,6 +269,7 @@ impl Bench {
                 certs,
                 roots: trusted,
                 refused: Arc::default(),
+                denied: Arc::default(),
                 renew_within: watch::Sender::default(),
                 clock,
                 draining: draining.subscribe(),

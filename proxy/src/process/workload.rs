@@ -66,6 +66,7 @@ impl Workload {
                 certs,
                 roots,
                 refused: Arc::default(),
+                denied: Arc::default(),
                 renew_within: watch::Sender::default(),
                 clock: Clock::system(),
                 draining: proxy.drain.watch(),

@@ -1,7 +1,7 @@
 //! What a proxy does whose own certificate is revoked.
 
 use policy::origin::Origin;
-use policy::revoked::{Revocation, Subject};
+use policy::revoked::{PeerFacts, Revocation, Subject};
 use runtime::ready::Ready;
 use wire::convert::revocations_message;
 
@@ -65,17 +65,65 @@ async fn certificate_revoked_by_serial_is_replaced_at_once() {
 #[tokio::test]
 async fn stream_refused_as_revoked_brings_another_certificate() {
     let bench = Bench::start(&Ca::new()).await;
-    let refuse = async |message: &str| {
-        let proxy = bench.stand_in.proxy.lock().clone().unwrap();
-        let refused = Status::permission_denied(message);
-        proxy.send(Err(refused)).await.unwrap();
-    };
-    refuse("the certificate names no pod").await;
+    refuse(&bench, "the certificate names no pod").await;
     bench.until(|bench| bench.streams() == 2).await;
     sleep(Duration::from_millis(300)).await;
     assert_eq!(bench.issued(), 1, "another reason");
-    refuse("the certificate is revoked by Revocation incident-42").await;
+    refuse(&bench, REFUSAL).await;
     bench.until(|bench| bench.issued() == 2).await;
+    bench.until(|bench| bench.streams() == 3).await;
+    assert_eq!(bench.control.config.own_revoked(), None);
+}
+
+/// It was down when the Revocation came, and no other certificate is issued.
+#[tokio::test]
+async fn pod_denied_stream_and_certificate_is_unready_until_lifted() {
+    let bench = Bench::start(&Ca::new()).await;
+    let (ready, config) = (Ready::new(), Arc::clone(&bench.control.config));
+    let (_certified, seen) = watch::channel(true);
+    tokio::spawn(follow_revocation(ready.clone(), config, seen));
+    let older = revocation(Subject::Serial([1, 2].into()));
+    bench.send_message(batch(1, &older)).await;
+    bench
+        .until(|bench| bench.control.config.revocations().is_some())
+        .await;
+    let denial = "Revocation incident-42 revokes pod shop/web-1: no certificate is issued until it";
+    *bench.stand_in.denial.lock() = Some(denial);
+    refuse(&bench, REFUSAL).await;
+    bench.until(|bench| bench.streams() == 2).await;
+    sleep(Duration::from_millis(300)).await;
+    assert!(ready.is_ready(), "another certificate may come");
+    refuse(&bench, REFUSAL).await;
+    bench.until(|_| !ready.is_ready()).await;
+    let config = &bench.control.config;
+    let own = config.own_revoked().unwrap();
+    assert_eq!(own.name().as_ref(), "incident-42");
+    let others = config.revocations().unwrap();
+    let leaf = bench.control.certs.current().unwrap();
+    let other = PeerFacts {
+        serial: &[1, 2],
+        ..leaf.identity().facts()
+    };
+    assert!(others.revoked(&other).is_some(), "those of others stay");
+
+    bench.until(|bench| bench.streams() == 3).await;
+    let full = v1::Batch {
+        id: 1,
+        full: true,
+        ..v1::Batch::default()
+    };
+    bench.send_message(v1::to_proxy::Message::Batch(full)).await;
+    bench.until(|_| ready.is_ready()).await;
+    assert_eq!(bench.control.config.revocations(), None);
+}
+
+const REFUSAL: &str = "the certificate is revoked by Revocation incident-42";
+
+/// Ends the proxy's stream.
+async fn refuse(bench: &Bench, message: &str) {
+    let proxy = bench.stand_in.proxy.lock().clone().unwrap();
+    let refused = Status::permission_denied(message);
+    proxy.send(Err(refused)).await.unwrap();
 }
 
 #[tokio::test]
