@@ -13,6 +13,7 @@ mod own_pod;
 pub(crate) mod policies;
 mod revoked;
 mod shares;
+mod sharing;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod vouched;

@@ -98,14 +98,13 @@ impl Store {
     /// The object `by` revokes the own certificate, and no stream could bring that. Only the task
     /// that applies batches may call it.
     pub(crate) fn revoke_own(&self, leaf: &Leaf, by: Origin) {
-        let before = self.snapshot();
-        let next = before.revoking(Revocation {
+        let revocation = Revocation {
             subject: Subject::Serial(leaf.identity().certificate.serial.clone()),
             issued_before: None,
             announced: false,
             by,
-        });
-        self.put(&before, next, false);
+        };
+        self.change(|now| now.revoking(revocation));
     }
 
     /// Whether what the own pod has open ends at once.

@@ -16,7 +16,6 @@ use arc_swap::ArcSwap;
 use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
-use policy::limit::offered::Offered;
 use policy::log_filter::LogFilter;
 use policy::protocol::Protocol;
 use runtime::log::LevelRequest;
@@ -31,7 +30,6 @@ use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
 use crate::config::names::{LOOKUP_WAIT, QueriedNames};
 use crate::config::own_pod::OwnPod;
-use crate::config::shares::{limit_of, share_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
@@ -234,8 +232,14 @@ impl Store {
         nacks
     }
 
-    /// Puts what follows into use.
-    pub(super) fn put(&self, before: &Snapshot, mut next: Snapshot, changes_destinations: bool) {
+    /// Puts into use what `change` makes of the one in use. Only the task that applies batches may
+    /// call it.
+    pub(super) fn change(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
+        let before = self.snapshot.load_full();
+        self.put(&before, change(&before), false);
+    }
+
+    fn put(&self, before: &Snapshot, mut next: Snapshot, changes_destinations: bool) {
         self.own.settle(before, &mut next);
         if before.log_filter != next.log_filter {
             self.request_log_filter(next.log_filter.as_ref());
@@ -302,54 +306,9 @@ impl Store {
         }
     }
 
-    /// Takes shares of limits that all pods of a Service keep together, and returns which. Of one
-    /// that others may have by now only the first request passes until it arrives again.
-    pub fn share(&self, message: v1::Shares) -> v1::SharesTaken {
-        let snapshot = self.snapshot.load();
-        if message.forget {
-            snapshot.shares.forget();
-        }
-        let mut taken = Vec::new();
-        for share in message.shares {
-            let Some((port, limit)) = share.of.as_ref().and_then(limit_of) else {
-                continue;
-            };
-            if !snapshot.shares.set(port, limit, share.thousandths) {
-                self.telemetry.metrics.limit("shares");
-                continue;
-            }
-            taken.push(v1::ShareTaken {
-                of: share.of,
-                term: share.term,
-                number: share.number,
-            });
-        }
-        if let Some(guard) = &snapshot.guard {
-            guard.share(&snapshot.shares, Instant::now().into_std());
-        }
-        v1::SharesTaken { taken }
-    }
-
     /// Takes which runs of FaultExperiments may harm calls now, and no other ones.
     pub fn grant(&self, message: &v1::Grants) {
         self.grants.take(message);
-    }
-
-    /// Whether the own pod keeps a limit together with others.
-    pub(crate) fn has_shared_limits(&self) -> bool {
-        let snapshot = self.snapshot.load();
-        let guard = snapshot.guard.as_ref();
-        guard.is_some_and(|guard| guard.has_any_shared())
-    }
-
-    /// What is offered to the own pod of such limits, as far as that is known.
-    pub(crate) fn offered(&self) -> Vec<(v1::ShareOf, Offered)> {
-        let Some(guard) = self.snapshot.load().guard.clone() else {
-            return Vec::new();
-        };
-        let all = guard.offered(Instant::now().into_std()).into_iter();
-        all.map(|(port, limit, offered)| (share_of(port, &limit), offered))
-            .collect()
     }
 
     /// What stands at `addr`. When the controller has not sent it within [`LOOKUP_WAIT`], the
