@@ -59,9 +59,9 @@ fn retry(attempts: u8) -> Option<RuleRetry> {
 async fn rule_timeout_ends_call_with_504() {
     // One that limits attempts ends the last one too, and not only where no other end is near.
     for actions in [
-        times(Some(100), None),
-        times(None, Some(100)),
-        times(Some(60_000), Some(100)),
+        times(Some(1_000), None),
+        times(None, Some(1_000)),
+        times(Some(60_000), Some(1_000)),
     ] {
         let (client, _server, app) = v2(SILENCE, actions).await;
         let (status, answer) = ask(&client, "POST", "", "{}").await;
@@ -111,10 +111,10 @@ async fn rule_retry_returns_to_the_only_endpoint() {
 
 #[tokio::test]
 async fn rule_retry_follows_an_attempt_that_took_too_long() {
-    for request in [None, Some(5000)] {
+    for request in [None, Some(30_000)] {
         let actions = Actions {
             retry: retry(1),
-            ..times(request, Some(100))
+            ..times(request, Some(1_000))
         };
         let (client, _server, app) = v2(SILENCE, actions).await;
         let (status, answer) = ask(&client, "GET", "", "").await;
