@@ -112,10 +112,12 @@ const EXEMPT: Exempt = Exempt {
             method: "inspect",
             folders: &["proxy/src"],
             // Whether what a connection was opened to is still there, and the certificates that
-            // opened it still hold, which changes while it is open.
+            // opened it still hold, which changes while it is open. Quota shares come for all calls
+            // together.
             besides: &[
                 "proxy/src/outbound/opened_to.rs",
                 "proxy/src/config/revoked.rs",
+                "proxy/src/config/sharing.rs",
             ],
             once_in: &[
                 ("proxy/src/outbound.rs", "serve"),
