@@ -75,6 +75,11 @@ async fn call(testbed: &Testbed) -> Option<Duration> {
         .then(|| started.elapsed())
 }
 
+async fn until_all_stands() {
+    sleep(STANDS).await;
+    heap_count();
+}
+
 /// Uploads on one connection after the other, so long apart.
 async fn goes_on(apart: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -85,12 +90,13 @@ async fn goes_on(apart: Duration) {
         sleep(apart).await;
     }
     // Memory of others, without a known owner: the level at which uploads alone stall depends on
-    // when each of them arrived.
-    let mut rest = Vec::new();
-    for _ in 0..2 {
-        sleep(STANDS).await;
-        heap_count();
+    // when each of them arrived. One may be cut off for it, a while after.
+    let (mut rest, mut cut_off) = (Vec::new(), None);
+    until_all_stands().await;
+    while rest.len() < 2 || cut_off != Some(testbed.cut_off()) {
+        cut_off = Some(testbed.cut_off());
         rest.push(vec![1_u8; (LIMIT / 100 * AT_REST).saturating_sub(used())]);
+        until_all_stands().await;
     }
     let (cut_off, weight) = (testbed.cut_off(), testbed.occupancy.heaviest().unwrap().0);
     let (mut took, mut beside) = (Vec::new(), Vec::new());
