@@ -8,8 +8,7 @@ use std::sync::Arc;
 use policy::egress::HostPattern;
 use policy::gateway::{Listener, ListenerProtocol};
 use rustls::ServerConfig;
-use rustls::sign::CertifiedKey;
-use weft_proxy::{GatewayConfig, ServedGateway};
+use weft_proxy::{GatewayConfig, ServedCertificate, ServedGateway};
 
 use crate::certificates::server_config;
 
@@ -22,7 +21,7 @@ pub(crate) struct Serving {
 }
 
 struct ListenerTls {
-    certificates: Vec<Arc<CertifiedKey>>,
+    certificates: Vec<Arc<ServedCertificate>>,
     config: Arc<ServerConfig>,
 }
 
@@ -111,7 +110,7 @@ impl Serving {
             let known = before.tls.get(&listener.name);
             let known = known.filter(|known| same(&known.certificates, &certificates));
             let config = known.map(|known| Arc::clone(&known.config));
-            let config = config.or_else(|| server_config(&certificates));
+            let config = config.or_else(|| server_config(&listener.name, &certificates));
             if let Some(config) = config {
                 let of_listener = ListenerTls {
                     certificates,
@@ -182,7 +181,7 @@ impl Serving {
     }
 }
 
-fn same(before: &[Arc<CertifiedKey>], now: &[Arc<CertifiedKey>]) -> bool {
+fn same(before: &[Arc<ServedCertificate>], now: &[Arc<ServedCertificate>]) -> bool {
     let mut pairs = before.iter().zip(now);
     before.len() == now.len() && pairs.all(|(before, now)| Arc::ptr_eq(before, now))
 }

@@ -53,7 +53,7 @@ pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
 
 // The program of a Gateway, which serves listeners of its own.
-pub use crate::config::gateway::{GatewayConfig, ServedGateway};
+pub use crate::config::gateway::{GatewayConfig, ServedCertificate, ServedGateway};
 pub use crate::outbound::{Edge, Enters, ListenerConnection, serve_handed_over};
 
 // A pod in process, as the integration tests make it.

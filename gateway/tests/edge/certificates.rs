@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
@@ -78,6 +78,26 @@ async fn client_is_shown_the_certificate_of_its_server() {
         format!("{error:?}").contains("NotValidForName"),
         "{error:?}"
     );
+}
+
+// Claims: gateways-3
+#[tokio::test]
+async fn ended_certificate_is_not_served_without_controllers() {
+    let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
+    let ended = Certificate::until("web.example", an_hour_ago);
+    let lasting = Certificate::of(&["web.example"]);
+    let mut listener = https("https", None, "ended", vec![routes(None, all())]);
+    let second = wire::names::certificate("shop", "lasting");
+    listener.certificates.push(second.into());
+    let edge = Edge::with(vec![listener]).await;
+    edge.pod.set(vec![ended.resource("ended")]);
+    let error = edge.tls(443, "web.example", &ended).await.unwrap_err();
+    let error = format!("{error:?}");
+    assert!(error.contains("AlertReceived"), "{error}");
+    edge.pod.set(vec![lasting.resource("lasting")]);
+    until(&edge, &lasting, true).await;
+    let tls = edge.tls(443, "web.example", &lasting).await.unwrap();
+    assert_eq!(shown(&tls), lasting.der);
 }
 
 /// Connects until a handshake succeeds, or fails.

@@ -179,9 +179,18 @@ impl Edge {
 
 impl Certificate {
     pub(super) fn of(hosts: &[&str]) -> Self {
+        let params = CertificateParams::new(owned(hosts)).unwrap();
+        Self::signed(&params)
+    }
+
+    pub(super) fn until(host: &str, ends: SystemTime) -> Self {
+        let mut params = CertificateParams::new(owned(&[host])).unwrap();
+        params.not_after = ends.into();
+        Self::signed(&params)
+    }
+
+    fn signed(params: &CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
-        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let params = CertificateParams::new(hosts).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self {
             der: certificate.der().to_vec(),
@@ -216,6 +225,10 @@ impl Certificate {
         config.alpn_protocols = alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
         config
     }
+}
+
+fn owned(hosts: &[&str]) -> Vec<String> {
+    hosts.iter().map(|host| (*host).to_owned()).collect()
 }
 
 /// The status and the whole answer to a head that lacks nothing but its end.

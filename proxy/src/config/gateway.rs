@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use policy::gateway::Gateway;
 use policy::origin::Origin;
@@ -18,7 +19,22 @@ pub struct GatewayConfig {
     /// `None`: nothing is served.
     pub served: Option<Arc<ServedGateway>>,
     /// By the names of their resources.
-    pub certificates: BTreeMap<Arc<str>, Arc<CertifiedKey>>,
+    pub certificates: BTreeMap<Arc<str>, Arc<ServedCertificate>>,
+}
+
+/// A certificate of listeners.
+pub struct ServedCertificate {
+    pub certified: Arc<CertifiedKey>,
+    /// From then on it is not to be served. Controllers withdraw it, but may be away.
+    pub ends: SystemTime,
+}
+
+impl fmt::Debug for ServedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServedCertificate")
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A Gateway that is served.

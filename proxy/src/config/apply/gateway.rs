@@ -6,12 +6,13 @@
 use std::mem::take;
 use std::sync::Arc;
 
+use identity::verify::not_after;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use wire::{convert, v1};
 
-use crate::config::gateway::{GatewayConfig, ServedGateway};
+use crate::config::gateway::{GatewayConfig, ServedCertificate, ServedGateway};
 use crate::config::snapshot::Snapshot;
 
 const NOT_A_GATEWAY: &str = "is for a Gateway, and this proxy serves an application";
@@ -31,8 +32,8 @@ impl Snapshot {
         sent: v1::ListenerCertificate,
     ) -> Result<(), String> {
         let gateway = self.own_gateway()?;
-        let certified = Arc::new(certified(sent)?);
-        gateway.certificates.insert(name.into(), certified);
+        let certificate = Arc::new(certificate(sent)?);
+        gateway.certificates.insert(name.into(), certificate);
         Ok(())
     }
 
@@ -65,13 +66,19 @@ impl Snapshot {
 
 /// A chain with its key, in the form in which handshakes use it. The bytes of the key are
 /// overwritten by what reads them.
-fn certified(mut sent: v1::ListenerCertificate) -> Result<CertifiedKey, String> {
+fn certificate(mut sent: v1::ListenerCertificate) -> Result<ServedCertificate, String> {
     let chain = take(&mut sent.chain).into_iter();
-    let chain = chain.map(CertificateDer::from).collect();
+    let chain: Vec<_> = chain.map(CertificateDer::from).collect();
+    let ends = chain.first().and_then(not_after);
+    let ends = ends.ok_or("chain: no certificate that can be read")?;
     let key = take(&mut sent.key);
     let key = PrivateKeyDer::try_from(key).map_err(|error| format!("key: {error}"))?;
     let provider = aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).map_err(|error| error.to_string())
+    let certified = CertifiedKey::from_der(chain, key, &provider);
+    Ok(ServedCertificate {
+        certified: Arc::new(certified.map_err(|error| error.to_string())?),
+        ends,
+    })
 }
 
 #[cfg(test)]
@@ -82,7 +89,7 @@ mod tests {
     use super::*;
     use crate::endpoints::registry::Registry;
 
-    fn certificate(host: &str) -> v1::ListenerCertificate {
+    fn sent_certificate(host: &str) -> v1::ListenerCertificate {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -124,7 +131,7 @@ mod tests {
             (wire::names::GATEWAY.to_owned(), Content::Gateway(gateway())),
             (
                 name,
-                Content::ListenerCertificate(certificate("shop.example")),
+                Content::ListenerCertificate(sent_certificate("shop.example")),
             ),
         ]
     }
@@ -153,8 +160,8 @@ mod tests {
         assert!(first.is_some());
         // Open connections look again whether they may go on.
         assert_ne!(held.policy_revision, before.policy_revision);
-        let other = certificate("shop.example");
-        let mut bad = certificate("shop.example");
+        let other = sent_certificate("shop.example");
+        let mut bad = sent_certificate("shop.example");
         bad.key.clone_from(&other.key);
         let bad = vec![(name.clone(), Content::ListenerCertificate(bad))];
         let (kept, nacks) = held.after(batch(bad, Vec::new()), &registry);
