@@ -27,7 +27,7 @@ proxy: ## the proxy as users get it, one static file, compiled by this machine's
 profile: ## make that profile, 16 min, into ~/.cache/weft/profile; before a release or a benchmark
 	@proxy/profile/train
 
-release: ## what a release consists of, of the checked out commit, in target/release-VERSION, 45 min (ARCH=amd64, 22 min)
+release: ## what a release consists of, of the checked out commit, in target/release-VERSION, an hour (ARCH=amd64, half of it)
 	@ARCH="$(ARCH)" exec e2e/release/run
 
 emulated: ## pure tests as programs for arm64, in qemu-user; before a release
