@@ -110,7 +110,7 @@ impl Serving {
             let known = before.tls.get(&listener.name);
             let known = known.filter(|known| same(&known.certificates, &certificates));
             let config = known.map(|known| Arc::clone(&known.config));
-            let config = config.or_else(|| server_config(&listener.name, &certificates));
+            let config = config.or_else(|| server_config(&certificates));
             if let Some(config) = config {
                 let of_listener = ListenerTls {
                     certificates,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
 use policy::gateway::Gateway;
@@ -24,14 +24,35 @@ pub struct GatewayConfig {
 
 /// A certificate of listeners.
 pub struct ServedCertificate {
+    /// Of its resource, which names the Secret.
+    pub(crate) name: Arc<str>,
     pub certified: Arc<CertifiedKey>,
-    /// From then on it is not to be served. Controllers withdraw it, but may be away.
-    pub ends: SystemTime,
+    pub(crate) ends: SystemTime,
+    pub(crate) end_logged: Once,
+}
+
+impl ServedCertificate {
+    /// Whether it may be served. Controllers withdraw one that has ended, but may be away; the first
+    /// call that finds it ended logs so.
+    pub fn lasts_at(&self, now: SystemTime) -> bool {
+        let lasts = now < self.ends;
+        if !lasts {
+            let log = || {
+                tracing::warn!(
+                    "{} has ended and is not served: renew its Secret",
+                    self.name
+                )
+            };
+            self.end_logged.call_once(log);
+        }
+        lasts
+    }
 }
 
 impl fmt::Debug for ServedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServedCertificate")
+            .field("name", &self.name)
             .field("ends", &self.ends)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@
 //! Only a Gateway's proxy takes any of it: no key ever lies in the proxy of an application.
 
 use std::mem::take;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use identity::verify::not_after;
 use rustls::crypto::aws_lc_rs;
@@ -32,8 +32,10 @@ impl Snapshot {
         sent: v1::ListenerCertificate,
     ) -> Result<(), String> {
         let gateway = self.own_gateway()?;
-        let certificate = Arc::new(certificate(sent)?);
-        gateway.certificates.insert(name.into(), certificate);
+        let certificate = Arc::new(certificate(name, sent)?);
+        gateway
+            .certificates
+            .insert(Arc::clone(&certificate.name), certificate);
         Ok(())
     }
 
@@ -66,7 +68,7 @@ impl Snapshot {
 
 /// A chain with its key, in the form in which handshakes use it. The bytes of the key are
 /// overwritten by what reads them.
-fn certificate(mut sent: v1::ListenerCertificate) -> Result<ServedCertificate, String> {
+fn certificate(name: &str, mut sent: v1::ListenerCertificate) -> Result<ServedCertificate, String> {
     let chain = take(&mut sent.chain).into_iter();
     let chain: Vec<_> = chain.map(CertificateDer::from).collect();
     let ends = chain.first().and_then(not_after);
@@ -76,8 +78,10 @@ fn certificate(mut sent: v1::ListenerCertificate) -> Result<ServedCertificate, S
     let provider = aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(chain, key, &provider);
     Ok(ServedCertificate {
+        name: name.into(),
         certified: Arc::new(certified.map_err(|error| error.to_string())?),
         ends,
+        end_logged: Once::new(),
     })
 }
 
