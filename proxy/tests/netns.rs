@@ -14,6 +14,8 @@ mod agent;
 #[path = "path/answers.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod answers;
+#[path = "netns/crowd.rs"]
+mod crowd;
 #[path = "netns/egress.rs"]
 mod egress;
 #[path = "netns/fleet.rs"]

@@ -6,10 +6,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, path::PathBuf};
@@ -17,6 +15,7 @@ use std::{fs, path::PathBuf};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::crowd::Crowd;
 use super::testbed::{Namespace, Testbed, Who, run};
 
 /// Five times what a pod may wait for an agent.
@@ -182,7 +181,7 @@ impl Drop for Waiting {
 }
 
 /// Runs in a namespace, on a thread that ends there.
-fn within<T: Send + 'static>(
+pub(super) fn within<T: Send + 'static>(
     namespace: &Namespace,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
@@ -194,7 +193,7 @@ fn within<T: Send + 'static>(
     })
 }
 
-fn listen(backlog: i32) -> UnixListener {
+pub(super) fn listen(backlog: i32) -> UnixListener {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     let address = SockAddr::unix("\0weft-capture").unwrap();
     socket.bind(&address).unwrap();
@@ -215,98 +214,6 @@ fn ask(namespace: &Namespace, line: &'static str) -> JoinHandle<String> {
         stream.read_to_string(&mut answer).unwrap();
         answer
     })
-}
-
-/// What a process of a hostile pod does with an agent that connects.
-#[derive(Clone, Copy, Debug)]
-enum Hostile {
-    Silent,
-    /// It takes no connection.
-    Full,
-    Trickling,
-    Huge,
-    Garbled,
-    Closing,
-}
-
-/// Half of them hold the agent's thread as long as it lets them.
-const HOSTILE: [Hostile; 8] = [
-    Hostile::Silent,
-    Hostile::Full,
-    Hostile::Trickling,
-    Hostile::Silent,
-    Hostile::Huge,
-    Hostile::Silent,
-    Hostile::Garbled,
-    Hostile::Closing,
-];
-
-impl Hostile {
-    fn treats(self, stream: &mut UnixStream) {
-        // Fails when the agent has gone.
-        let _ = match self {
-            Self::Silent | Self::Full | Self::Closing => Ok(()),
-            Self::Trickling => stream.write_all(b"{"),
-            Self::Huge => stream.write_all(&[b'x'; 64 * 1024]),
-            Self::Garbled => stream.write_all(b"{\"captureAll\": true}\n"),
-        };
-    }
-
-    /// Until `ended`.
-    fn listens(self, ended: &AtomicBool) {
-        let listener = listen(if matches!(self, Self::Full) { 0 } else { 16 });
-        listener.set_nonblocking(true).unwrap();
-        let mut streams = Vec::new();
-        while !ended.load(Ordering::Relaxed) {
-            if !matches!(self, Self::Full)
-                && let Ok((stream, _)) = listener.accept()
-            {
-                stream.set_nonblocking(true).unwrap();
-                streams.push(stream);
-            }
-            for stream in &mut streams {
-                self.treats(stream);
-            }
-            if matches!(self, Self::Closing) {
-                streams.clear();
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// Hostile pods, each in a namespace of its own.
-struct Crowd {
-    namespaces: Vec<Namespace>,
-    ended: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Crowd {
-    fn of(name: &str, count: usize) -> Self {
-        let ended = Arc::<AtomicBool>::default();
-        let (mut namespaces, mut threads) = (Vec::new(), Vec::new());
-        for (number, kind) in HOSTILE.into_iter().cycle().take(count).enumerate() {
-            let namespace = Namespace::new(&format!("{name}-h{number}"));
-            let ended = Arc::clone(&ended);
-            threads.push(within(&namespace, move || kind.listens(&ended)));
-            namespaces.push(namespace);
-        }
-        Self {
-            namespaces,
-            ended,
-            threads,
-        }
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
 }
 
 #[test]
@@ -420,7 +327,7 @@ fn hostile_pods_hold_up_no_honest_one() {
     let [early, late] = ["crowd-early", "crowd-late"].map(Testbed::unoccupied);
     let waiting = Waiting::at(early.pod(), &[]);
     let agent = Agent::of("crowd", "192.0.2.77");
-    for hostile in &crowd.namespaces {
+    for hostile in crowd.namespaces() {
         agent.show(hostile);
     }
     agent.show(early.pod());
@@ -429,7 +336,7 @@ fn hostile_pods_hold_up_no_honest_one() {
     let own = agent.network();
     Waiting::at(late.pod(), &[]).captured();
     assert_eq!(early.pod().ruleset(), late.pod().ruleset());
-    for hostile in &crowd.namespaces {
+    for hostile in crowd.namespaces() {
         assert_eq!(hostile.ruleset(), "");
     }
     // A thread that has entered ends, and the first one never enters.
