@@ -70,6 +70,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
         Some("clean") => namespaces::remove_what_dead_runs_left(),
+        Some("decisions") => print!("{}", report::decisions(&micro::all()?)),
         Some("draw") => {
             let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
             report::draw(Path::new(&folder))?;

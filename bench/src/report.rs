@@ -74,19 +74,8 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
     }
     text.push_str(&beside_previous(book));
     if !timings.is_empty() {
-        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns | at most |\n|---|---|---|\n");
-        for timing in timings {
-            let bound = timing.most.map(|most| {
-                let verdict = if timing.nanos <= most {
-                    "met"
-                } else {
-                    "**missed**"
-                };
-                format!("{most:.0}, {verdict}")
-            });
-            let (what, bound) = (&timing.what, bound.unwrap_or_default());
-            let _ = writeln!(text, "| {what} | {:.0} | {bound} |", timing.nanos);
-        }
+        text.push_str("\n## Decisions alone, in the `policy` crate\n\n");
+        text.push_str(&decisions(timings));
     }
     for (title, what) in [("Failed", &run.failed), ("Not measured", &run.left_out)] {
         if what.is_empty() {
@@ -98,6 +87,24 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         }
     }
     text
+}
+
+/// The table of decisions without a proxy.
+pub(crate) fn decisions(timings: &[Timing]) -> String {
+    let mut table = String::from("| decision | ns | at most |\n|---|---|---|\n");
+    for timing in timings {
+        let bound = timing.most.map(|most| {
+            let verdict = if timing.nanos <= most {
+                "met"
+            } else {
+                "**missed**"
+            };
+            format!("{most:.0}, {verdict}")
+        });
+        let (what, bound) = (&timing.what, bound.unwrap_or_default());
+        let _ = writeln!(table, "| {what} | {:.0} | {bound} |", timing.nanos);
+    }
+    table
 }
 
 /// How a page about the proxy begins: what wrote it and when, of which commit and where.

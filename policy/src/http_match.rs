@@ -16,6 +16,7 @@ mod compiled;
 mod description;
 mod pattern;
 mod query;
+mod stem;
 
 pub use compiled::MatchPart;
 pub use description::{BadMatch, Description, PathMatch, RequestFacts, ValueMatch};
@@ -27,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use http::header::HOST;
 
 use compiled::Compiled;
+use stem::Stem;
 
 /// Patterns of HTTPRouteGroups that fit every path.
 const EVERY_PATH: [&str; 6] = ["", ".*", "^.*", "/", "/.*", "^/.*"];
@@ -36,7 +38,11 @@ const EVERY_PATH: [&str; 6] = ["", ".*", "^.*", "/", "/.*", "^/.*"];
 /// Kept as it was written, and compiled before it is first run: what is compiled is much
 /// larger, and components that only hand a match on have no use for it.
 #[derive(Clone, Debug)]
-pub struct HttpMatch(Arc<Inner>);
+pub struct HttpMatch {
+    inner: Arc<Inner>,
+    /// Beside the pointer, so that most requests that a match does not fit follow no pointer.
+    stem: Stem,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -100,7 +106,7 @@ impl HttpMatch {
         headers: &[(impl AsRef<str>, impl AsRef<str>)],
     ) -> Self {
         let written = Written::new(name, group(path_regex, methods, headers));
-        Self(Arc::new(Inner::new(written, charged, OnceLock::new())))
+        Self::with(Inner::new(written, charged, OnceLock::new()))
     }
 
     /// Compiles a match, as one of several that share a budget.
@@ -116,8 +122,8 @@ impl HttpMatch {
         let compiled = Compiled::new(&description, budget)?;
         let charged = before.saturating_sub(budget.left);
         let written = Written::new(name, description);
-        let inner = Inner::new(written, charged, OnceLock::from(Some(compiled)));
-        Ok(Self(Arc::new(inner)))
+        let compiled = OnceLock::from(Some(compiled));
+        Ok(Self::with(Inner::new(written, charged, compiled)))
     }
 
     /// A match that is not compiled before it is run for the first time. One that cannot
@@ -125,24 +131,30 @@ impl HttpMatch {
     #[must_use]
     pub fn as_described(name: &str, description: Description) -> Self {
         let written = Written::new(name, description);
-        Self(Arc::new(Inner::new(written, 0, OnceLock::new())))
+        Self::with(Inner::new(written, 0, OnceLock::new()))
+    }
+
+    fn with(inner: Inner) -> Self {
+        let stem = Stem::of(inner.written.description.path.as_ref());
+        let inner = Arc::new(inner);
+        Self { inner, stem }
     }
 
     pub fn name(&self) -> &str {
-        &self.0.written.name
+        &self.inner.written.name
     }
 
     /// What it describes, as it was written.
     #[must_use]
     pub fn description(&self) -> &Description {
-        &self.0.written.description
+        &self.inner.written.description
     }
 
     /// Most bytes that its expressions take where it is compiled, as its budget was charged; 0 of
     /// one for which no budget was.
     #[must_use]
     pub fn compiled_size(&self) -> usize {
-        self.0.charged
+        self.inner.charged
     }
 
     pub fn methods(&self) -> &[String] {
@@ -201,8 +213,10 @@ impl HttpMatch {
     }
 
     pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
-        self.compiled()
-            .is_some_and(|compiled| compiled.matches(request))
+        self.stem.may_fit(request.path)
+            && self
+                .compiled()
+                .is_some_and(|compiled| compiled.matches(request))
     }
 
     /// The first part that a request does not fit; `None` if it fits all.
@@ -216,7 +230,7 @@ impl HttpMatch {
 
     fn compiled(&self) -> Option<&Compiled> {
         let compile = || Compiled::new(self.description(), &mut Budget::single()).ok();
-        self.0.compiled.get_or_init(compile).as_ref()
+        self.inner.compiled.get_or_init(compile).as_ref()
     }
 }
 
@@ -242,7 +256,7 @@ fn group(
 /// Equal when written equally; what is compiled follows from that.
 impl PartialEq for HttpMatch {
     fn eq(&self, other: &Self) -> bool {
-        let (one, other) = (&self.0, &other.0);
+        let (one, other) = (&self.inner, &other.inner);
         Arc::ptr_eq(one, other) || (one.hash == other.hash && one.written == other.written)
     }
 }
@@ -251,7 +265,7 @@ impl Eq for HttpMatch {}
 
 impl Hash for HttpMatch {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
+        state.write_u64(self.inner.hash);
     }
 }
 
