@@ -6,7 +6,7 @@ use super::description::PathMatch;
 const COMPARED: usize = 8;
 
 /// What is known without a look at the whole text.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Stem {
     /// 0 where paths need not begin with a text.
     length: usize,

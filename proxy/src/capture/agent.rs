@@ -12,7 +12,7 @@
 mod rounds;
 mod visit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -214,6 +214,8 @@ struct Agent {
     hosts: Arc<[IpAddr]>,
     captures: Captures,
     rounds: Rounds,
+    /// Those that have not been seen to end, by the names of their namespaces.
+    threads: HashMap<OsString, JoinHandle<()>>,
     /// The file system of all namespaces, and the number of the agent's own.
     own: (u64, u64),
     /// Namespaces wait for those that are tried.
@@ -231,6 +233,7 @@ impl Agent {
             settings,
             captures,
             rounds: Rounds::default(),
+            threads: HashMap::new(),
             own: (own.dev(), own.ino()),
             is_crowded: Arc::default(),
             is_readable: true,
@@ -307,16 +310,26 @@ impl Agent {
             // Fails when the agent ends.
             let _ = done.blocking_send(visited);
         });
-        if let Err(error) = started {
-            if self.rounds.may_report(name, now) {
-                warn!(?name, %error, "no thread for a network namespace");
+        match started {
+            Ok(thread) => {
+                self.threads.insert(name.to_owned(), thread);
             }
-            self.rounds.ended(name, Some(inode), false, now);
+            Err(error) => {
+                if self.rounds.may_report(name, now) {
+                    warn!(?name, %error, "no thread for a network namespace");
+                }
+                self.rounds.ended(name, Some(inode), false, now);
+            }
         }
     }
 
     fn visited(&mut self, visited: &Visited) {
-        let (Visited { name, inode, visit }, now) = (visited, Instant::now());
+        let Visited { name, inode, visit } = visited;
+        // Its place is free when it has ended, which is all that it has left to do.
+        if let Some(thread) = self.threads.remove(name) {
+            let _ = thread.join();
+        }
+        let now = Instant::now();
         let listened = *visit != Visit::NoListener;
         self.rounds.ended(name, Some(*inode), listened, now);
         let Some(labels) = CaptureLabels::of(visit) else {

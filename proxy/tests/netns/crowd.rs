@@ -22,14 +22,11 @@ enum Hostile {
     Closing,
 }
 
-/// Half of them hold the agent's thread as long as it lets them.
-const HOSTILE: [Hostile; 8] = [
+const HOSTILE: [Hostile; 6] = [
     Hostile::Silent,
     Hostile::Full,
     Hostile::Trickling,
-    Hostile::Silent,
     Hostile::Huge,
-    Hostile::Silent,
     Hostile::Garbled,
     Hostile::Closing,
 ];
